@@ -1,0 +1,98 @@
+"""Mixed models for scientists: an lme4 formula in; a REML fit and a PyMC posterior out, side by side.
+
+Names load on first use, so that `import bayeslmm` is instant and PyMC is imported only where a posterior is asked for.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "bayeslmm.errors": (
+        "BayesLmmError",
+        "BayesLmmWarning",
+        "ConvergenceWarning",
+        "DataError",
+        "DataWarning",
+        "FitError",
+        "FormulaError",
+        "PersistenceError",
+        "PriorError",
+        "SingularFitWarning",
+    ),
+    "bayeslmm.formula": ("formula",),
+    "bayeslmm.formula.functions": ("register_transform",),
+    "bayeslmm.datasets": ("list_datasets", "load_dataset"),
+    "bayeslmm.priors": ("prior",),
+    "bayeslmm.model": ("Model", "default_priors", "model"),
+    "bayeslmm.fit": ("Check", "Diagnostics", "Fit"),
+    "bayeslmm.classical": ("ClassicalFit", "lmer", "refit"),
+    "bayeslmm.bayes": ("BayesFit", "brm"),
+    "bayeslmm.plots": ("plot",),
+    "bayeslmm.compare": ("Comparison", "compare", "fit"),
+    "bayeslmm.report": ("Report", "report"),
+}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'bayeslmm' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+class _Package(ModuleType):
+    """This package as a module that keeps its public functions where a submodule has the same name (`model`, `fit`)."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from bayeslmm.bayes import BayesFit as BayesFit
+    from bayeslmm.bayes import brm as brm
+    from bayeslmm.classical import ClassicalFit as ClassicalFit
+    from bayeslmm.classical import lmer as lmer
+    from bayeslmm.classical import refit as refit
+    from bayeslmm.compare import Comparison as Comparison
+    from bayeslmm.compare import compare as compare
+    from bayeslmm.compare import fit as fit
+    from bayeslmm.datasets import list_datasets as list_datasets
+    from bayeslmm.datasets import load_dataset as load_dataset
+    from bayeslmm.errors import BayesLmmError as BayesLmmError
+    from bayeslmm.errors import BayesLmmWarning as BayesLmmWarning
+    from bayeslmm.errors import ConvergenceWarning as ConvergenceWarning
+    from bayeslmm.errors import DataError as DataError
+    from bayeslmm.errors import DataWarning as DataWarning
+    from bayeslmm.errors import FitError as FitError
+    from bayeslmm.errors import FormulaError as FormulaError
+    from bayeslmm.errors import PersistenceError as PersistenceError
+    from bayeslmm.errors import PriorError as PriorError
+    from bayeslmm.errors import SingularFitWarning as SingularFitWarning
+    from bayeslmm.fit import Check as Check
+    from bayeslmm.fit import Diagnostics as Diagnostics
+    from bayeslmm.fit import Fit as Fit
+    from bayeslmm.formula import formula as formula
+    from bayeslmm.formula.functions import register_transform as register_transform
+    from bayeslmm.model import Model as Model
+    from bayeslmm.model import default_priors as default_priors
+    from bayeslmm.model import model as model
+    from bayeslmm.plots import plot as plot
+    from bayeslmm.priors import prior as prior
+    from bayeslmm.report import Report as Report
+    from bayeslmm.report import report as report

@@ -1,0 +1,391 @@
+"""The linear mixed model as a function of theta: scaling, the map from theta to Lambda, the criterion and its exact gradient.
+
+All is computed on well-scaled copies: X by an orthonormal basis, y as its least-squares residual in units of its root mean square,
+each random term's columns by an orthonormal basis of their own (T, lower-triangular, so that Lambda stays lower-triangular).
+Results are carried back to the user's scale, so `1e6 * y` or `1e8 * x` fits as well as `y` and `x`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from bayeslmm.classical import system as pls
+from bayeslmm.covariance.base import Structure
+from bayeslmm.errors import FitError
+
+__all__ = ["Estimate", "Problem", "TermData", "criterion", "estimate", "objective", "prepare", "theta_of", "vector_of"]
+
+type Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermData:
+    """One random term as the engine needs it: factor label, level index (n,), number of levels, values (n, k), structure."""
+
+    group: str
+    index: Array
+    n_levels: int
+    values: Array
+    structure: Structure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Term:
+    """A term's place: its slice of theta, its factor, its first column within it, and T (k, k), T^-1."""
+
+    structure: Structure
+    k: int
+    theta: slice
+    factor: int
+    column: int
+    T: Array
+    T_inverse: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A linear mixed model ready to be evaluated at any theta.
+
+    `theta = scale @ t`: the search runs in t (`start`, `lower`, `upper`, `curvature`: a rough diagonal of the Hessian).
+    `linear` (lam_size, n_theta): Lambda's blocks as a linear function of t, for the terms whose structure is linear.
+    """
+
+    system: pls.System
+    work: pls.Workspace
+    terms: tuple[_Term, ...]
+    groups: tuple[str, ...]
+    scale: Array
+    scale_inverse: Array
+    linear: Array
+    start: Array
+    lower: Array
+    upper: Array
+    curvature: Array
+    n: int
+    p: int
+    reml: bool
+    ols: Array
+    R: Array
+    log_det_R: float
+    y_scale: float
+    log_weights: float
+
+    @property
+    def df(self) -> int:
+        """The residual degrees of freedom of the criterion: n, or n - p for REML."""
+        return self.n - self.p if self.reml else self.n
+
+    @property
+    def n_theta(self) -> int:
+        return int(self.scale.shape[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Everything estimated at one theta, on the user's scale.
+
+    `beta` (p,), `unscaled_vcov` (p, p) = (X'V^-1 X)^-1 with V over sigma^2; per factor (order of `Problem.groups`) `b` (J, k) and
+    conditional variances (J, k, k); `pwrss`, `ld_l2`, `ld_rx2` as lme4's `devcomp`.
+    """
+
+    criterion: float
+    ld_l2: float
+    ld_rx2: float
+    pwrss: float
+    beta: Array
+    unscaled_vcov: Array
+    b: tuple[Array, ...]
+    unscaled_variance: tuple[Array, ...]
+
+
+# --------------------------------------------------------------------------------------------------------------------- preparing
+
+
+def prepare(y: Array, X: Array, terms: Sequence[TermData], *, weights: Array | None, offset: Array | None, reml: bool) -> Problem:
+    """Return the problem of fitting `y - offset = X beta + Z b + e`, `e ~ N(0, sigma^2 / weights)`.
+
+    Parameters
+    ----------
+    y, X
+        Response (n,) and full-rank fixed effects (n, p).
+    terms
+        Random terms in lme4's order; terms of one grouping factor are eliminated together.
+    weights, offset
+        (n,) each, or None for ones and zeros.
+    reml
+        REML rather than maximum likelihood.
+
+    Raises
+    ------
+    FitError
+        Where nothing is left to explain: the fixed effects fit the response exactly, or n <= p.
+    """
+    n, p = X.shape
+    if n <= p:
+        raise FitError(f"{n} rows cannot estimate {p} coefficients and a residual variance; use fewer terms or more data")
+    root = np.ones(n) if weights is None else np.sqrt(weights)
+    response = np.asarray(y, dtype=float) if offset is None else y - offset
+    Q, R, ols, residual, y_scale = _least_squares(X * root[:, None], response * root)
+    groups = tuple(dict.fromkeys(term.group for term in terms))
+    placed = _place(terms, groups, root)
+    factors = [_factor(terms, placed, f, root) for f in range(len(groups))]
+    built = pls.assemble(factors, np.column_stack([Q, residual / y_scale]))
+    scale = _scale(placed)
+    lower = np.concatenate([np.zeros(0), *(term.structure.lower(term.k) for term in placed)])
+    upper = np.concatenate([np.zeros(0), *(term.structure.upper(term.k) for term in placed)])
+    diagonal = np.diagonal(scale)
+    start, curvature = _moments(placed, factors, scale, residual / y_scale)
+    return Problem(
+        system=built,
+        work=pls.workspace(built),
+        terms=placed,
+        groups=groups,
+        scale=scale,
+        scale_inverse=np.linalg.inv(scale) if scale.size else scale,
+        linear=_linear(placed, built, scale),
+        start=np.clip(start, lower / diagonal, upper / diagonal),
+        lower=lower / diagonal,
+        upper=upper / diagonal,
+        curvature=curvature,
+        n=n,
+        p=p,
+        reml=reml,
+        ols=ols,
+        R=R,
+        log_det_R=2.0 * float(np.sum(np.log(np.abs(np.diagonal(R))))),
+        y_scale=y_scale,
+        log_weights=0.0 if weights is None else float(np.sum(np.log(weights))),
+    )
+
+
+def _least_squares(X: Array, y: Array) -> tuple[Array, Array, Array, Array, float]:
+    """Return Q, R of X = QR, the least-squares coefficients, the residual and its root mean square; columns scaled first."""
+    lengths = np.max(np.abs(X), axis=0, initial=0.0)
+    lengths[lengths == 0.0] = 1.0
+    largest = float(np.max(np.abs(y), initial=0.0)) or 1.0
+    Q, R = np.linalg.qr(X / lengths)
+    unit = y / largest
+    first = Q.T @ unit
+    residual = unit - Q @ first
+    second = Q.T @ residual
+    residual = residual - Q @ second
+    size = math.sqrt(float(residual @ residual) / len(y))
+    if not size > 1e-14 * math.sqrt(float(unit @ unit) / len(y)):
+        raise FitError("the fixed effects fit the response exactly (or it is constant): there is no variance to estimate")
+    coefficients = solve_triangular(R, first + second) * largest / lengths if R.size else np.zeros(0)
+    return Q, R * lengths, coefficients, residual * largest, size * largest
+
+
+def _orthonormal(G: Array) -> Array:
+    """Return lower-triangular T with T'GT = I, or scaling alone where G (k, k) is (nearly) singular."""
+    sizes = np.sqrt(np.diagonal(G))
+    sizes = np.where(sizes > 0.0, sizes, 1.0)
+    C = G / np.outer(sizes, sizes)
+    if np.linalg.eigvalsh(C)[0] < 1e-11:
+        return np.diag(1.0 / sizes)
+    upper = np.linalg.cholesky(C[::-1, ::-1])[::-1, ::-1]
+    return np.linalg.inv(upper).T / sizes[:, None]
+
+
+def _place(terms: Sequence[TermData], groups: tuple[str, ...], root: Array) -> tuple[_Term, ...]:
+    placed, at = [], 0
+    width = dict.fromkeys(groups, 0)
+    for term in terms:
+        k = term.values.shape[1]
+        size = term.structure.n_theta(k)
+        z = term.values * root[:, None]
+        largest = np.max(np.abs(z), axis=0)
+        largest = np.where(largest > 0.0, largest, 1.0)
+        z = z / largest
+        T = _orthonormal(z.T @ z / len(z)) / largest[:, None]
+        placed.append(
+            _Term(
+                structure=term.structure,
+                k=k,
+                theta=slice(at, at + size),
+                factor=groups.index(term.group),
+                column=width[term.group],
+                T=T,
+                T_inverse=np.linalg.inv(T),
+            )
+        )
+        width[term.group] += k
+        at += size
+    return tuple(placed)
+
+
+def _factor(terms: Sequence[TermData], placed: tuple[_Term, ...], f: int, root: Array) -> pls.Factor:
+    mine = [(data, term) for data, term in zip(terms, placed, strict=True) if term.factor == f]
+    z = np.column_stack([(data.values * root[:, None]) @ term.T for data, term in mine])
+    return pls.Factor(index=np.ascontiguousarray(mine[0][0].index, dtype=np.int64), n_levels=mine[0][0].n_levels, z=np.ascontiguousarray(z))
+
+
+def _scale(placed: tuple[_Term, ...]) -> Array:
+    size = placed[-1].theta.stop if placed else 0
+    scale = np.eye(size)
+    for term in placed:
+        scale[term.theta, term.theta] = _term_scale(term)
+    return scale
+
+
+def _term_scale(term: _Term) -> Array:
+    """Return B (n_theta, n_theta), theta = B t, so that t of order one gives effects of the size of the noise.
+
+    For a structure linear in theta, the first of T, its diagonal, its mean size that maps the structure onto itself:
+    T L(t) = L(B t). Otherwise only unbounded standard deviations are scaled.
+    """
+    structure, k = term.structure, term.k
+    size = float(np.exp(np.mean(np.log(np.diagonal(term.T)))))
+    if not structure.linear:
+        is_sd = (structure.lower(k) == 0.0) & np.isinf(structure.upper(k))
+        return np.diag(np.where(is_sd, size, 1.0))
+    basis = structure.jacobian(structure.start(k), k)
+    flat = basis.reshape(len(basis), -1)
+    for T in (term.T, np.diag(np.diagonal(term.T))):
+        moved = (T @ basis).reshape(len(basis), -1)
+        B = moved @ np.linalg.pinv(flat)
+        if np.allclose(B @ flat, moved, rtol=1e-12, atol=1e-14 * np.max(np.abs(moved))):
+            return B.T
+    return size * np.eye(len(basis))
+
+
+def _linear(placed: tuple[_Term, ...], built: pls.System, scale: Array) -> Array:
+    K = np.zeros((built.lam_size, scale.shape[0]))
+    for term in placed:
+        if term.structure.linear:
+            basis = term.structure.jacobian(term.structure.start(term.k), term.k)
+            K[_places(term, built).ravel(), term.theta] = (term.T_inverse @ basis).reshape(len(basis), -1).T
+    return K @ scale
+
+
+def _places(term: _Term, built: pls.System) -> Array:
+    """Return where in the flat Lambda the term's (k, k) block stands."""
+    width = built.widths[term.factor]
+    rows = term.column + np.arange(term.k)
+    return built.lam_at[term.factor] + rows[:, None] * width + rows
+
+
+def _moments(placed: tuple[_Term, ...], factors: Sequence[pls.Factor], scale: Array, residual: Array) -> tuple[Array, Array]:
+    """Return a start in t from sums of squares between levels, and a rough diagonal of the Hessian there.
+
+    Per column: E sum_j s_j^2 / n_j = J v + sigma_f^2 (n - J), with s_j = sum z e and n_j = sum z^2 in level j and v the total variance.
+    """
+    n = len(residual)
+    sizes = []
+    for term in placed:
+        factor = factors[term.factor]
+        z = factor.z[:, term.column : term.column + term.k]
+        mass = np.array([np.bincount(factor.index, z[:, c] ** 2, factor.n_levels) for c in range(term.k)])
+        sums = np.array([np.bincount(factor.index, z[:, c] * residual, factor.n_levels) for c in range(term.k)])
+        between = np.sum(np.where(mass > 0.0, sums**2, 0.0) / np.where(mass > 0.0, mass, 1.0), axis=1)
+        sizes.append((between - factor.n_levels) / max(n - factor.n_levels, 1))
+    noise = max(1.0 - sum(float(np.sum(np.maximum(size, 0.0))) for size in sizes), 0.1)
+    start, curvature = np.zeros(scale.shape[0]), np.ones(scale.shape[0])
+    for term, size in zip(placed, sizes, strict=True):
+        relative = np.sqrt(np.clip(size / noise, 0.04, 25.0))
+        level_mass = relative**2 * n / factors[term.factor].n_levels
+        weight = factors[term.factor].n_levels * (level_mass / (1.0 + level_mass)) ** 2 / relative**2
+        t, bend = _term_start(term, relative, weight, scale[term.theta, term.theta])
+        start[term.theta], curvature[term.theta] = t, bend
+    return start, curvature
+
+
+def _term_start(term: _Term, relative: Array, weight: Array, B: Array) -> tuple[Array, Array]:
+    """Return t that gives each (scaled) effect the standard deviation `relative`, as far as the structure can, and the curvature."""
+    structure, k = term.structure, term.k
+    theta = structure.start(k)
+    J = term.T_inverse @ np.tensordot(B.T, structure.jacobian(theta, k), axes=1)
+    on_diagonal = np.diagonal(J, axis1=1, axis2=2)
+    reach = np.sum(np.abs(on_diagonal), axis=1)
+    is_sd = (structure.lower(k) == 0.0) & (reach > 0.0)
+    t = np.where(is_sd, (np.abs(on_diagonal) @ relative) / np.where(is_sd, reach, 1.0), theta)
+    bend = np.einsum("irc,rc->i", J**2, (2.0 + 2.0 * np.eye(k)) * weight[:, None])
+    return t, np.maximum(bend, 1e-3)
+
+
+# -------------------------------------------------------------------------------------------------------------------- evaluating
+
+
+def theta_of(problem: Problem, t: Array) -> Array:
+    """Return theta, lme4's parameters, of the search's coordinates t."""
+    theta: Array = problem.scale @ t
+    return theta
+
+
+def vector_of(problem: Problem, theta: Array) -> Array:
+    """Return the search's coordinates of theta."""
+    t: Array = problem.scale_inverse @ np.asarray(theta, dtype=float)
+    return t
+
+
+def _lambda(problem: Problem, t: Array) -> Array:
+    lam: Array = problem.linear @ t
+    for term in problem.terms:
+        if not term.structure.linear:
+            theta = problem.scale[term.theta, term.theta] @ t[term.theta]
+            lam[_places(term, problem.system)] = term.T_inverse @ term.structure.factor(theta, term.k)
+    return lam
+
+
+def _total(problem: Problem, ld_l2: float, ld_rx2: float, pwrss: float) -> float:
+    df = problem.df
+    if not pwrss > 0.0:
+        return math.nan
+    value = ld_l2 - problem.log_weights + df * (1.0 + math.log(2.0 * math.pi * pwrss / df) + 2.0 * math.log(problem.y_scale))
+    return value + ld_rx2 + problem.log_det_R if problem.reml else value
+
+
+def objective(problem: Problem, t: Array) -> tuple[float, Array]:
+    """Return the profiled criterion (REML criterion, or deviance) at t and its exact gradient by t, both (n_theta,).
+
+    Source: Bates et al. (2015), J. Stat. Softw. 67(1), eqs. 34 and 42; the gradient by the reverse sweep of `pls`.
+    """
+    value = pls.evaluate(problem.system, problem.work, _lambda(problem, t), float(problem.df), problem.reml)
+    gradient: Array = problem.linear.T @ value.lambar
+    for term in problem.terms:
+        if not term.structure.linear:
+            B = problem.scale[term.theta, term.theta]
+            jacobian = term.T_inverse @ term.structure.jacobian(B @ t[term.theta], term.k)
+            gradient[term.theta] = B.T @ np.tensordot(jacobian, value.lambar[_places(term, problem.system)], axes=2)
+    return _total(problem, value.ld_l2, value.ld_rx2, value.pwrss), gradient
+
+
+def criterion(problem: Problem, theta: Array) -> float:
+    """Return the REML criterion, or the deviance -2 log L, at theta."""
+    return objective(problem, vector_of(problem, theta))[0]
+
+
+def estimate(problem: Problem, theta: Array) -> Estimate:
+    """Return all estimates at theta, on the scale of the data."""
+    found = pls.solve(problem.system, problem.work, _lambda(problem, vector_of(problem, theta)))
+    R, p = problem.R, problem.p
+    beta, vcov = problem.ols, np.zeros((0, 0))
+    if p:
+        beta = problem.ols + solve_triangular(R, found.beta) * problem.y_scale
+        half = solve_triangular(R, np.linalg.inv(np.linalg.cholesky(found.P)).T)
+        vcov = half @ half.T
+    T = [_factor_T(problem, f) for f in range(len(problem.groups))]
+    return Estimate(
+        criterion=_total(problem, found.ld_l2, found.ld_rx2, found.pwrss),
+        ld_l2=found.ld_l2,
+        ld_rx2=found.ld_rx2 + problem.log_det_R,
+        pwrss=found.pwrss * problem.y_scale**2,
+        beta=beta,
+        unscaled_vcov=vcov,
+        b=tuple(b @ T[f].T * problem.y_scale for f, b in enumerate(found.b)),
+        unscaled_variance=tuple(T[f] @ variance @ T[f].T for f, variance in enumerate(found.variance)),
+    )
+
+
+def _factor_T(problem: Problem, f: int) -> Array:
+    T = np.zeros((problem.system.widths[f],) * 2)
+    for term in problem.terms:
+        if term.factor == f:
+            own = slice(term.column, term.column + term.k)
+            T[own, own] = term.T
+    return T

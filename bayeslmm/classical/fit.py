@@ -1,0 +1,477 @@
+"""`ClassicalFit`: the estimates of a linear mixed model by REML or maximum likelihood, and the tables made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm import prediction
+from bayeslmm.classical.diagnose import diagnose, singular_terms
+from bayeslmm.classical.summary import summarise
+from bayeslmm.covariance import STRUCTURES
+from bayeslmm.errors import FitError, suggest
+from bayeslmm.fit import ESTIMATES_COLUMNS, Diagnostics, Draws
+
+if TYPE_CHECKING:
+    from bayeslmm.classical.summary import ClassicalSummary
+    from bayeslmm.design import RandomBlock
+    from bayeslmm.model import Model
+
+__all__ = ["ClassicalFit", "SearchLog"]
+
+type Array = np.ndarray
+
+_Z95 = 1.959963984540054
+_EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchLog:
+    """How the optimum was found.
+
+    `gradient` (n_theta,) and `hessian` (n_theta, n_theta) of the criterion by theta; `projected`: largest gradient of a free
+    parameter, in scaled units; `least_curvature`: least over greatest eigenvalue of the scaled Hessian of the free parameters;
+    `trace`: theta and criterion of the accepted steps; `verdict`: `converged`, `converged at the boundary`, `flat` or `failed`.
+    """
+
+    optimiser: str
+    evaluations: int
+    starts: int
+    gradient: Array
+    hessian: Array
+    projected: float
+    least_curvature: float
+    flat: bool
+    converged: bool
+    verdict: str
+    trace: tuple[tuple[Array, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassicalFit:
+    """A linear mixed model fitted by REML or maximum likelihood; made by `lmer`, changed by nothing.
+
+    Attributes
+    ----------
+    model
+        The `Model` that was fitted.
+    reml
+        Whether by REML.
+    theta
+        lme4's covariance parameters (n_theta,): the lower triangles of the relative Cholesky factors, term by term.
+    criterion
+        REML criterion, or deviance -2 log L.
+    sigma
+        Residual standard deviation.
+    beta
+        Fixed effects (p,), in the order of `model.design.fixed_names`.
+    unscaled_vcov
+        Their covariance over sigma^2 (p, p).
+    effects
+        Conditional modes per block of the design: (J, k) each.
+    unscaled_condvar
+        Conditional variances over sigma^2 per grouping factor: (J, k, k), the factor's terms together.
+    ld_l2, ld_rx2, pwrss
+        log|L|^2, log|R_X|^2 and the penalised residual sum of squares, as lme4's `devcomp`.
+    search
+        The log of the optimiser; None for a model without random effects.
+    """
+
+    model: Model
+    reml: bool
+    theta: Array
+    criterion: float
+    sigma: float
+    beta: Array
+    unscaled_vcov: Array
+    effects: tuple[Array, ...]
+    unscaled_condvar: Mapping[str, Array]
+    ld_l2: float
+    ld_rx2: float
+    pwrss: float
+    search: SearchLog | None
+
+    # ------------------------------------------------------------------------------------------------------------------ numbers
+
+    @property
+    def method(self) -> str:
+        """`"REML"` or `"ML"`."""
+        return "REML" if self.reml else "ML"
+
+    @property
+    def nobs(self) -> int:
+        """Number of rows used."""
+        return self.model.design.n
+
+    @property
+    def ngroups(self) -> dict[str, int]:
+        """Grouping factor -> number of levels."""
+        return self.model.design.ngroups
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood, or restricted log-likelihood: minus half the criterion."""
+        return -0.5 * self.criterion
+
+    @property
+    def n_parameters(self) -> int:
+        """Fixed effects, covariance parameters and the residual variance."""
+        return len(self.beta) + len(self.theta) + 1
+
+    @property
+    def aic(self) -> float:
+        return self.criterion + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        return self.criterion + float(np.log(self.nobs)) * self.n_parameters
+
+    @property
+    def df_residual(self) -> int:
+        """Rows less parameters, as lme4's `df.residual`; for a model without random effects, rows less coefficients."""
+        return self.nobs - (self.n_parameters if self.model.design.blocks else len(self.beta))
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Columns of the fixed effects left out because they are combinations of others."""
+        return self.model.design.fixed.dropped
+
+    @property
+    def convergence(self) -> str:
+        """`"converged"`, `"converged at the boundary"`, `"flat"` or `"failed"`."""
+        return "converged" if self.search is None else self.search.verdict
+
+    @property
+    def converged(self) -> bool:
+        """Whether the search arrived at an optimum, in the interior or on the boundary."""
+        return self.search is None or self.search.converged
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether some variance is zero or some correlation one, within lme4's tolerance of 1e-4."""
+        return bool(singular_terms(self))
+
+    @property
+    def theta_by_block(self) -> tuple[Array, ...]:
+        """Theta cut into the parts that belong to the design's blocks."""
+        sizes = [STRUCTURES[block.structure].n_theta(block.n_effects) for block in self.model.design.blocks]
+        return tuple(np.split(self.theta, np.cumsum(sizes)[:-1])) if sizes else ()
+
+    @property
+    def covariances(self) -> tuple[Array, ...]:
+        """Covariance matrices of the random effects, (k, k) per block of the design."""
+        result = []
+        for block, theta in zip(self.model.design.blocks, self.theta_by_block, strict=True):
+            L = self.sigma * STRUCTURES[block.structure].factor(theta, block.n_effects)
+            result.append(L @ L.T)
+        return tuple(result)
+
+    @property
+    def condvar(self) -> dict[str, Array]:
+        """Conditional variances of the random effects, given theta and beta: grouping factor -> (J, k, k)."""
+        return {group: self.sigma**2 * variance for group, variance in self.unscaled_condvar.items()}
+
+    # ------------------------------------------------------------------------------------------------------------------- tables
+
+    def fixef(self) -> pd.Series:
+        """Return the fixed effects by name."""
+        return pd.Series(self.beta, index=list(self.model.design.fixed_names), name="estimate", dtype=float)
+
+    def vcov(self) -> pd.DataFrame:
+        """Return the covariance matrix of the fixed effects."""
+        names = list(self.model.design.fixed_names)
+        return pd.DataFrame(self.sigma**2 * self.unscaled_vcov, index=names, columns=names)
+
+    @property
+    def standard_errors(self) -> Array:
+        """Standard errors of the fixed effects (p,)."""
+        errors: Array = self.sigma * np.sqrt(np.diagonal(self.unscaled_vcov))
+        return errors
+
+    def ranef(self, condsd: bool = False) -> dict[str, Any]:
+        """Return the conditional modes of the random effects.
+
+        Parameters
+        ----------
+        condsd
+            Return pairs `(modes, conditional standard deviations)` (given theta and beta) in place of the modes.
+
+        Returns
+        -------
+        dict
+            Grouping factor -> frame (levels x effects), all terms of the factor side by side.
+        """
+        modes = {group: _merged(blocks, values) for group, blocks, values in self._by_group()}
+        if not condsd:
+            return modes
+        sds = {group: np.sqrt(np.diagonal(variance, axis1=1, axis2=2)) for group, variance in self.condvar.items()}
+        return {group: (frame, pd.DataFrame(sds[group], index=frame.index, columns=frame.columns)) for group, frame in modes.items()}
+
+    def coef(self) -> dict[str, pd.DataFrame]:
+        """Return fixed plus random effects by level: grouping factor -> frame; effects without a fixed part come first."""
+        modes = self.ranef()
+        fixed = dict(zip(self.model.design.fixed_names, self.beta, strict=True))
+        missing = dict.fromkeys(name for frame in modes.values() for name in frame.columns if name not in fixed)
+        start = {**dict.fromkeys(missing, 0.0), **fixed}
+        tables = {}
+        for group, frame in modes.items():
+            table = pd.DataFrame({name: np.full(len(frame), value) for name, value in start.items()}, index=frame.index)
+            for position, name in enumerate(frame.columns):
+                table[name] = table[name] + frame.iloc[:, position]
+            tables[group] = table
+        return tables
+
+    def _by_group(self) -> list[tuple[str, list[RandomBlock], list[Array]]]:
+        blocks = self.model.design.blocks
+        return [
+            (
+                group,
+                [block for block in blocks if block.group == group],
+                [values for block, values in zip(blocks, self.effects, strict=True) if block.group == group],
+            )
+            for group in self.ngroups
+        ]
+
+    def varcorr(self) -> pd.DataFrame:
+        """Return variances and covariances with standard deviations and correlations, rows as lme4's `as.data.frame(VarCorr(fit))`.
+
+        Columns `group, term1, term2, vcov, sdcor`; `group` is lme4's unique name (`Subject`, `Subject.1`), `Residual` comes last.
+        """
+        return pd.DataFrame(self._variance_rows(), columns=["group", "term1", "term2", "vcov", "sdcor"])
+
+    def _variance_rows(self) -> list[tuple[str, str | None, str | None, float, float]]:
+        rows: list[tuple[str, str | None, str | None, float, float]] = []
+        for block, covariance in zip(self.model.design.blocks, self.covariances, strict=True):
+            sd = np.sqrt(np.diagonal(covariance))
+            rows += [(block.name, effect, None, float(sd[i] ** 2), float(sd[i])) for i, effect in enumerate(block.effects)]
+            if STRUCTURES[block.structure].correlated:
+                rows += [
+                    (block.name, block.effects[j], block.effects[i], float(covariance[i, j]), _ratio(covariance[i, j], sd[i] * sd[j]))
+                    for j in range(len(sd))
+                    for i in range(j + 1, len(sd))
+                ]
+        rows.append(("Residual", None, None, self.sigma**2, self.sigma))
+        return rows
+
+    @property
+    def estimates(self) -> pd.DataFrame:
+        """All estimates in one long frame: `part, group, term, estimate, se, lower, upper` (Wald 95 %; NaN for variance parts)."""
+        se = self.standard_errors
+        names = self.model.design.fixed_names
+        rows: list[tuple[str, str, str, float, float, float, float]] = [
+            ("fixed", "", name, value, error, value - _Z95 * error, value + _Z95 * error)
+            for name, value, error in zip(names, self.beta.tolist(), se.tolist(), strict=True)
+        ]
+        nan = float("nan")
+        for block, covariance in zip(self.model.design.blocks, self.covariances, strict=True):
+            sd = np.sqrt(np.diagonal(covariance))
+            rows += [("sd", block.group, effect, float(sd[i]), nan, nan, nan) for i, effect in enumerate(block.effects)]
+            if STRUCTURES[block.structure].correlated:
+                rows += [
+                    ("cor", block.group, f"{block.effects[i]}.{block.effects[j]}", _ratio(covariance[i, j], sd[i] * sd[j]), nan, nan, nan)
+                    for j in range(len(sd))
+                    for i in range(j + 1, len(sd))
+                ]
+        rows.append(("aux", "", "sigma", self.sigma, nan, nan, nan))
+        return pd.DataFrame(rows, columns=list(ESTIMATES_COLUMNS))
+
+    def coefficients(self, ddf: str = "none") -> pd.DataFrame:
+        """Return the table of fixed effects: `estimate, se, df, statistic, p_value`.
+
+        Parameters
+        ----------
+        ddf
+            Denominator degrees of freedom. Only `"none"` (t values without p values, as lme4) is available yet.
+
+        Raises
+        ------
+        FitError
+            For `"satterthwaite"` and `"kenward-roger"`, which are not available yet, and for unknown names.
+        """
+        if ddf in ("satterthwaite", "kenward-roger"):
+            raise FitError(f"ddf={ddf!r} is not available yet; only ddf='none' is (t values without p values)")
+        if ddf != "none":
+            raise FitError(f"unknown ddf {ddf!r}{suggest(str(ddf), ['none', 'satterthwaite', 'kenward-roger'])}")
+        se = self.standard_errors
+        columns = {"estimate": self.beta, "se": se, "df": np.nan, "statistic": self.beta / se, "p_value": np.nan}
+        return pd.DataFrame(columns, index=list(self.model.design.fixed_names), dtype=float)
+
+    # --------------------------------------------------------------------------------------------------------------------- rows
+
+    def _mean(self) -> Array:
+        design = self.model.design
+        mean: Array = design.X @ self.beta + design.offset
+        for block, effects in zip(design.blocks, self.effects, strict=True):
+            mean = mean + np.einsum("nk,nk->n", block.values, effects[block.index])
+        return mean
+
+    def fitted(self) -> pd.Series:
+        """Return the fitted values, fixed and random effects and offset, on the kept rows' index."""
+        return pd.Series(self._mean(), index=self.model.design.index, name="fitted")
+
+    def residuals(self, kind: str = "response") -> pd.Series:
+        """Return residuals on the kept rows' index.
+
+        Parameters
+        ----------
+        kind
+            `response` and `working`: y minus fitted; `pearson` and `deviance`: times the root of the weight; `scaled`: that
+            over sigma.
+
+        Raises
+        ------
+        FitError
+            For an unknown kind.
+        """
+        design = self.model.design
+        scales = {
+            "response": 1.0,
+            "working": 1.0,
+            "pearson": np.sqrt(design.weights),
+            "deviance": np.sqrt(design.weights),
+            "scaled": np.sqrt(design.weights) / self.sigma,
+        }
+        if kind not in scales:
+            raise FitError(f"unknown kind of residuals {kind!r}{suggest(str(kind), list(scales))}")
+        return pd.Series((design.y - self._mean()) * scales[kind], index=design.index, name="residual")
+
+    def draws(self) -> Draws:
+        """Return the estimate as a single draw, for predictions and simulations."""
+        return Draws(
+            b=self.beta[None, :],
+            effects=tuple(effects[None] for effects in self.effects),
+            covariance=tuple(covariance[None] for covariance in self.covariances),
+            aux={"sigma": np.array([self.sigma])},
+        )
+
+    def predict(
+        self,
+        newdata: Any = None,
+        *,
+        target: str = "conditional",
+        new_levels: str = "raise",
+        scale: str = "response",
+        interval: str | None = None,
+        prob: float = 0.95,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Predict rows of the data, or of new data; see `bayeslmm.prediction.predict`."""
+        return prediction.predict(
+            self, newdata, target=target, new_levels=new_levels, scale=scale, interval=interval, prob=prob, seed=seed
+        )
+
+    def simulate(self, n: int = 1, *, conditional: bool = False, newdata: Any = None, seed: int | None = None) -> pd.DataFrame:
+        """Simulate new responses; see `bayeslmm.prediction.simulate`."""
+        return prediction.simulate(self, n, conditional=conditional, newdata=newdata, seed=seed)
+
+    # ------------------------------------------------------------------------------------------------------------------ reports
+
+    def summary(self) -> ClassicalSummary:
+        """Return the summary: `str()` is lme4's print-out."""
+        return summarise(self)
+
+    def diagnose(self) -> Diagnostics:
+        """Return all checks of the fit: convergence, curvature, singularity, rank, numbers of levels."""
+        return diagnose(self)
+
+    def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
+        """Return estimates as broom.mixed has them, a row each.
+
+        Parameters
+        ----------
+        effects
+            Any of `fixed`, `ran_pars` (standard deviations and correlations), `ran_vals` (conditional modes), `ran_coefs`.
+
+        Returns
+        -------
+        DataFrame
+            Columns `effect, group, level, term, estimate, std_error, statistic`; those that no row uses are left out.
+
+        Raises
+        ------
+        FitError
+            For an unknown kind of effects.
+        """
+        wanted = (effects,) if isinstance(effects, str) else tuple(effects)
+        makers = {"fixed": _tidy_fixed, "ran_pars": _tidy_parameters, "ran_vals": _tidy_modes, "ran_coefs": _tidy_coefficients}
+        for name in wanted:
+            if name not in makers:
+                raise FitError(f"unknown effects {name!r}{suggest(str(name), _EFFECTS)}")
+        rows = [row for name in wanted for row in makers[name](self)]
+        frame = pd.DataFrame(rows, columns=["effect", "group", "level", "term", "estimate", "std_error", "statistic"])
+        optional = [name for name in ("group", "level", "std_error", "statistic") if frame[name].isna().all()]
+        return frame.drop(columns=optional)
+
+    def glance(self) -> pd.DataFrame:
+        """Return one row: `nobs, sigma, loglik, aic, bic`, `reml_criterion` or `deviance`, `df_residual`."""
+        name = "reml_criterion" if self.reml else "deviance"
+        row = {"nobs": self.nobs, "sigma": self.sigma, "loglik": self.loglik, "aic": self.aic, "bic": self.bic, name: self.criterion}
+        return pd.DataFrame([{**row, "df_residual": self.df_residual}])
+
+    def augment(self) -> pd.DataFrame:
+        """Return the used rows of the data with `.fitted`, `.resid` and `.fixed` (fixed effects and offset alone)."""
+        design = self.model.design
+        frame = self.model.frame.loc[design.kept].copy()
+        fitted = self._mean()
+        frame[".fitted"] = fitted
+        frame[".resid"] = design.y - fitted
+        frame[".fixed"] = design.X @ self.beta + design.offset
+        return frame
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+    def __repr__(self) -> str:
+        return f"<ClassicalFit {self.model.formula.text}; {self.method} {self.criterion:.7g}; {self.convergence}>"
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+
+def _merged(blocks: Sequence[RandomBlock], values: Sequence[Array]) -> pd.DataFrame:
+    names = [effect for block in blocks for effect in block.effects]
+    return pd.DataFrame(np.column_stack(values), index=pd.Index(blocks[0].levels, name=blocks[0].group), columns=names)
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return float(numerator / denominator) if denominator > 0.0 else float("nan")
+
+
+type _TidyRow = tuple[str, str | None, str | None, str, float, float | None, float | None]
+
+
+def _tidy_fixed(fit: ClassicalFit) -> list[_TidyRow]:
+    table = fit.coefficients(ddf="none")
+    return [("fixed", None, None, str(name), row.estimate, row.se, row.statistic) for name, row in table.iterrows()]
+
+
+def _tidy_parameters(fit: ClassicalFit) -> list[_TidyRow]:
+    rows: list[_TidyRow] = []
+    for group, first, second, _, sdcor in fit._variance_rows():
+        if first is None:
+            term = "sd__Observation"
+        else:
+            term = f"sd__{first}" if second is None else f"cor__{first}.{second}"
+        rows.append(("ran_pars", group, None, term, sdcor, None, None))
+    return rows
+
+
+def _tidy_modes(fit: ClassicalFit) -> list[_TidyRow]:
+    rows: list[_TidyRow] = []
+    for group, (modes, sds) in fit.ranef(condsd=True).items():
+        for column, name in enumerate(modes.columns):
+            pairs = zip(modes.index, modes.iloc[:, column], sds.iloc[:, column], strict=True)
+            rows += [("ran_vals", group, str(level), str(name), mode, sd, None) for level, mode, sd in pairs]
+    return rows
+
+
+def _tidy_coefficients(fit: ClassicalFit) -> list[_TidyRow]:
+    rows: list[_TidyRow] = []
+    for group, table in fit.coef().items():
+        for name in table.columns:
+            rows += [("ran_coefs", group, str(level), str(name), value, None, None) for level, value in table[name].items()]
+    return rows

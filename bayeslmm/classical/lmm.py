@@ -1,0 +1,274 @@
+"""`lmer`: fit a linear mixed model by REML or maximum likelihood; `refit` it to another response."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayeslmm.classical.diagnose import singular_terms
+from bayeslmm.classical.engine import Problem, TermData, estimate, objective, prepare, theta_of, vector_of
+from bayeslmm.classical.fit import ClassicalFit, SearchLog
+from bayeslmm.classical.optimise import Box, Minimum, search
+from bayeslmm.covariance import STRUCTURES
+from bayeslmm.design import check_groups
+from bayeslmm.errors import ConvergenceWarning, DataError, FitError, SingularFitWarning
+from bayeslmm.model import Model, as_model
+
+if TYPE_CHECKING:
+    from bayeslmm.formula import Formula
+
+__all__ = ["lmer", "problem_of", "refit"]
+
+type Array = np.ndarray
+
+_OPTIMISER = "projected BFGS, then Newton, with the exact gradient"
+
+
+def lmer(
+    formula: str | Formula | Model,
+    data: Any = None,
+    *,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    na: str = "omit",
+    dialect: str = "lme4",
+) -> ClassicalFit:
+    """Fit a linear mixed model by REML or maximum likelihood; without random terms, a linear model by least squares.
+
+    Parameters
+    ----------
+    formula, data
+        lme4's formula, as `"Reaction ~ Days + (Days | Subject)"`, and a data frame; or a ready `Model` alone.
+    reml
+        REML (default) or maximum likelihood.
+    weights
+        Column's name or array: the residual variance of a row is sigma^2 / weight.
+    offset
+        Column's name or array that is added to the linear predictor.
+    contrasts
+        Column -> contrast, as `bayeslmm.model` takes them.
+    na
+        `"omit"` leaves rows with missing values out, `"raise"` refuses them.
+    dialect
+        `"lme4"` or `"brms"`: whose reading of the formula.
+
+    Returns
+    -------
+    ClassicalFit
+        Warns `SingularFitWarning` where a variance is zero or a correlation one, `ConvergenceWarning` where the search failed.
+
+    Raises
+    ------
+    FormulaError, DataError
+        As `bayeslmm.model` does, and for grouping factors that cannot have a variance (one level, a level for every row).
+    FitError
+        For another family than gaussian, further predictors, weights that are not positive, or nothing left to explain.
+
+    Source: Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1).
+
+    Examples
+    --------
+    >>> import bayeslmm as bl
+    >>> fit = bl.lmer("Reaction ~ Days + (Days | Subject)", bl.load_dataset("sleepstudy"))
+    >>> round(fit.criterion, 4)
+    1743.6283
+    """
+    options = {} if data is None else {"weights": weights, "offset": offset, "contrasts": contrasts, "na": na, "dialect": dialect}
+    return _fit(as_model(formula, data, **options), reml=reml, start=None)
+
+
+def refit(fit: ClassicalFit, y: Any) -> ClassicalFit:
+    """Fit the same model to another response, starting from the estimates of `fit`.
+
+    Parameters
+    ----------
+    fit
+        What `lmer` returned.
+    y
+        The new response: one finite number for each row that was used, or for each row of the data.
+
+    Raises
+    ------
+    DataError
+        If `y` has another length, or is not finite.
+
+    Examples
+    --------
+    >>> import bayeslmm as bl
+    >>> fit = bl.lmer("Yield ~ 1 + (1 | Batch)", bl.load_dataset("Dyestuff"))
+    >>> again = bl.refit(fit, fit.simulate(seed=1)["sim_1"])
+    >>> again.nobs
+    30
+    """
+    design = fit.model.design
+    values = np.array(y, dtype=float)
+    if values.shape == design.kept.shape and len(design.kept) != design.n:
+        values = values[design.kept]
+    if values.shape != (design.n,):
+        raise DataError(f"the new response has shape {values.shape}; the fit uses {design.n} rows")
+    if not np.all(np.isfinite(values)):
+        raise DataError("the new response is not finite", rows=list(design.index[~np.isfinite(values)]))
+    values.flags.writeable = False
+    return _fit(replace(fit.model, design=replace(design, y=values)), reml=fit.reml, start=fit.theta)
+
+
+def problem_of(model: Model, *, reml: bool = True) -> Problem:
+    """Return the criterion of a gaussian model, ready to be evaluated at any theta (see `engine`).
+
+    Raises
+    ------
+    FitError, DataError
+        As `lmer` does.
+    """
+    design = model.design
+    if model.family.name != "gaussian" or model.link.name != "identity":
+        shown = f"{model.family.name}({model.link.name})"
+        raise FitError(f"the classical engine fits gaussian models with identity link so far, not {shown}; use `brm` for it")
+    if design.parameters:
+        named = ", ".join(design.parameters)
+        raise FitError(f"the classical engine fits one predictor, of the mean; this model has more ({named}): use `brm` for it")
+    if design.has_weights and not np.all(design.weights > 0.0):
+        raise FitError("weights must be positive: leave rows of weight 0 out of the data")
+    check_groups(design, residual=True)
+    terms = [
+        TermData(
+            group=block.group,
+            index=block.index,
+            n_levels=block.n_levels,
+            values=block.values,
+            structure=STRUCTURES[block.structure],
+        )
+        for block in design.blocks
+    ]
+    return prepare(
+        design.y,
+        design.X,
+        terms,
+        weights=design.weights if design.has_weights else None,
+        offset=design.offset if design.has_offset else None,
+        reml=reml,
+    )
+
+
+def _fit(model: Model, *, reml: bool, start: Array | None) -> ClassicalFit:
+    with _one_thread():
+        problem = problem_of(model, reml=reml)
+        found = _search(problem, start)
+        theta = theta_of(problem, found.x)
+        values = estimate(problem, theta)
+    design = model.design
+    df = problem.df if design.blocks else problem.n - problem.p
+    fit = ClassicalFit(
+        model=model,
+        reml=reml,
+        theta=_frozen(theta),
+        criterion=values.criterion,
+        sigma=float(np.sqrt(values.pwrss / df)),
+        beta=_frozen(values.beta),
+        unscaled_vcov=_frozen(values.unscaled_vcov),
+        effects=tuple(_frozen(effects) for effects in _by_block(problem, values.b)),
+        unscaled_condvar={group: _frozen(v) for group, v in zip(problem.groups, values.unscaled_variance, strict=True)},
+        ld_l2=values.ld_l2,
+        ld_rx2=values.ld_rx2,
+        pwrss=values.pwrss,
+        search=_log(problem, found) if design.blocks else None,
+    )
+    _warn(fit)
+    return fit
+
+
+def _frozen(values: Array) -> Array:
+    values.flags.writeable = False
+    return values
+
+
+def _by_block(problem: Problem, b: tuple[Array, ...]) -> list[Array]:
+    return [b[term.factor][:, term.column : term.column + term.k].copy() for term in problem.terms]
+
+
+def _search(problem: Problem, start: Array | None) -> Minimum:
+    box = Box(lower=problem.lower, upper=problem.upper)
+    first = problem.start if start is None else np.maximum(vector_of(problem, start), np.where(problem.lower == 0.0, 0.02, -np.inf))
+    return search(
+        lambda t: objective(problem, t),
+        first,
+        box,
+        problem.curvature,
+        others=_other_starts(problem),
+        doubtful=lambda found: found.flat or not found.converged or bool(np.any(box.at_limit(found.x))),
+    )
+
+
+def _other_starts(problem: Problem) -> list[Array]:
+    """Return starts that differ in kind: lme4's identity, small effects, large effects, and correlated ones of either sign."""
+    identity = vector_of(problem, np.concatenate([np.zeros(0), *(term.structure.start(term.k) for term in problem.terms)]))
+    on_diagonal = problem.lower == 0.0
+    sizes = np.where(on_diagonal, 1.0, 0.0)
+    sign = np.where(np.arange(problem.n_theta) % 2 == 0, 0.4, -0.4)
+    mixed = np.where(on_diagonal, 0.6, np.clip(sign, 0.5 * problem.lower, 0.5 * problem.upper))
+    return [identity, 0.3 * sizes, 2.0 * sizes, mixed, np.where(on_diagonal, mixed, -mixed)]
+
+
+def _log(problem: Problem, found: Minimum) -> SearchLog:
+    back = problem.scale_inverse
+    box = Box(lower=problem.lower, upper=problem.upper)
+    boundary = bool(np.any(box.at_limit(found.x)))
+    verdict = "converged at the boundary" if boundary else "converged"
+    if found.flat:
+        verdict = "flat"
+    if not found.converged:
+        verdict = "failed"
+    return SearchLog(
+        optimiser=_OPTIMISER,
+        evaluations=found.evaluations,
+        starts=found.starts,
+        gradient=_frozen(back.T @ found.gradient),
+        hessian=_frozen(back.T @ found.hessian @ back),
+        projected=found.projected,
+        least_curvature=found.least_curvature,
+        flat=found.flat,
+        converged=found.converged,
+        verdict=verdict,
+        trace=tuple((theta_of(problem, x), value) for x, value in found.trace),
+    )
+
+
+def _warn(fit: ClassicalFit) -> None:
+    terms = singular_terms(fit)
+    if terms:
+        message = (
+            f"boundary (singular) fit: a variance of zero or a correlation of one in {', '.join(terms)}; "
+            "the data do not support the term: simplify it, or fit by brm, whose prior keeps the variance away from zero"
+        )
+        warnings.warn(SingularFitWarning("singular", message), stacklevel=4)
+    if fit.convergence == "failed":
+        message = "the search for the optimum did not converge; see fit.diagnose(), rescale predictors or simplify the random effects"
+        warnings.warn(ConvergenceWarning("not_converged", message), stacklevel=4)
+    elif fit.convergence == "flat" and not terms:
+        message = (
+            "the optimum is flat: some combination of variance parameters is not determined by the data; the criterion and the fixed "
+            "effects hold, single variances and correlations may not; drop a random effect or a correlation"
+        )
+        warnings.warn(ConvergenceWarning("flat", message), stacklevel=4)
+
+
+@cache
+def _thread_pools() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hold the linear algebra libraries to one thread: the matrices are small, and idle threads that spin cost more than they bring."""
+    with _thread_pools().limit(limits=1, user_api="blas"):
+        yield

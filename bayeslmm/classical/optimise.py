@@ -1,0 +1,353 @@
+"""Minimise a smooth function with exact gradient in a box: projected quasi-Newton, then Newton steps, then other starts if needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+__all__ = ["Box", "Minimum", "minimise", "search"]
+
+type Array = np.ndarray
+type Objective = Callable[[Array], tuple[float, Array]]
+
+_ROUNDOFF = 1e-12
+"""Relative error of the criterion that is taken for rounding."""
+_STEP_TOLERANCE = 1e-8
+"""A Newton step shorter than this (in units of the parameters, which are of order one) ends the search."""
+_NEAR = 1e-5
+"""A parameter this close to a limit is tried exactly on it."""
+_FLAT = 1e-6
+"""An eigenvalue of the Hessian below this share of the largest is a flat direction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """Lower and upper limits (n,) of the parameters."""
+
+    lower: Array
+    upper: Array
+
+    def clip(self, x: Array) -> Array:
+        return np.minimum(np.maximum(x, self.lower), self.upper)
+
+    def held(self, x: Array, gradient: Array) -> Array:
+        """Return which parameters stand at a limit that the gradient pushes them against."""
+        return ((x <= self.lower) & (gradient > 0.0)) | ((x >= self.upper) & (gradient < 0.0))
+
+    def at_limit(self, x: Array) -> Array:
+        return (x <= self.lower) | (x >= self.upper)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minimum:
+    """Where a search ended.
+
+    Attributes
+    ----------
+    x, value, gradient, hessian
+        The point (n,), the function, its gradient (n,) and Hessian (n, n; differences of exact gradients).
+    projected
+        Largest absolute gradient among the parameters that are free to move.
+    step
+        Length (largest component) of the last Newton step.
+    evaluations
+        Number of evaluations of function and gradient, over all starts.
+    starts
+        Number of starting points tried.
+    converged
+        Whether the last Newton step was negligible.
+    least_curvature
+        Least eigenvalue of the Hessian of the free parameters, over the greatest (or one, if that is less).
+    flat
+        Whether that is nearly zero, or negative.
+    trace
+        `(x, value)` of the accepted steps of the best start.
+    """
+
+    x: Array
+    value: float
+    gradient: Array
+    hessian: Array
+    projected: float
+    step: float
+    evaluations: int
+    starts: int
+    converged: bool
+    least_curvature: float
+    flat: bool
+    trace: tuple[tuple[Array, float], ...]
+
+
+@dataclass(slots=True)
+class _State:
+    """The running state of one search; changes as it goes, and never leaves this module."""
+
+    function: Objective
+    box: Box
+    x: Array
+    value: float
+    gradient: Array
+    evaluations: int
+    trace: list[tuple[Array, float]]
+
+    def evaluate(self, x: Array) -> tuple[float, Array]:
+        self.evaluations += 1
+        value, gradient = self.function(x)
+        return (value, gradient) if np.isfinite(value) else (np.inf, gradient)
+
+    def accept(self, x: Array, value: float, gradient: Array) -> None:
+        self.x, self.value, self.gradient = x, value, gradient
+        self.trace.append((x.copy(), value))
+
+
+def minimise(function: Objective, start: Array, box: Box, curvature: Array) -> Minimum:
+    """Return the local minimum that a search from `start` reaches.
+
+    Projected BFGS (Bertsekas 1982, SIAM J. Control Optim. 20) from the diagonal Hessian `curvature`, until it predicts little to
+    gain; then Newton steps with the Hessian by differences of the exact gradient, which also leave limits and saddles where the
+    curvature is negative.
+    """
+    x = box.clip(np.asarray(start, dtype=float))
+    state = _State(function, box, x, np.inf, np.zeros_like(x), 0, [])
+    state.accept(x, *state.evaluate(x))
+    if x.size == 0:
+        return _minimum(state, np.zeros((0, 0)), 0.0, True)
+    _quasi_newton(state, np.diag(curvature))
+    return _newton(state)
+
+
+def search(
+    function: Objective, start: Array, box: Box, curvature: Array, *, others: Sequence[Array] = (), doubtful: Callable[[Minimum], bool]
+) -> Minimum:
+    """Return the best minimum from `start`, and from `others` as well where the first is `doubtful`."""
+    best = minimise(function, start, box, curvature)
+    evaluations, starts = best.evaluations, 1
+    if doubtful(best):
+        for other in others:
+            found = minimise(function, other, box, curvature)
+            evaluations, starts = evaluations + found.evaluations, starts + 1
+            margin = 1e-9 * max(1.0, abs(best.value))
+            if found.value < best.value - margin or (found.value < best.value + margin and found.converged and not best.converged):
+                best = found
+    return replace(best, evaluations=evaluations, starts=starts)
+
+
+def _minimum(state: _State, hessian: Array, step: float, converged: bool) -> Minimum:
+    free = ~(state.box.at_limit(state.x) & (state.box.held(state.x, state.gradient) | (np.abs(state.gradient) < 1e-8)))
+    values = np.linalg.eigvalsh(hessian[np.ix_(free, free)]) if np.any(free) else np.ones(1)
+    least = float(values[0]) / max(float(values[-1]), 1.0)
+    projected = np.where(state.box.held(state.x, state.gradient), 0.0, np.abs(state.gradient))
+    return Minimum(
+        x=state.x,
+        value=state.value,
+        gradient=state.gradient,
+        hessian=hessian,
+        projected=float(np.max(projected, initial=0.0)),
+        step=step,
+        evaluations=state.evaluations,
+        starts=1,
+        converged=converged,
+        least_curvature=least,
+        flat=least < _FLAT,
+        trace=tuple(state.trace),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------- quasi-Newton
+
+
+def _quasi_newton(state: _State, hessian: Array, limit: int = 200) -> None:
+    for _ in range(limit):
+        free = ~state.box.held(state.x, state.gradient)
+        direction = _descent(hessian, state.gradient, free)
+        if -float(direction @ state.gradient) < 1e-4:
+            return
+        before, slope = state.x, state.gradient
+        if not _line_search(state, _capped(direction, state.x)):
+            return
+        _update(hessian, state.x - before, state.gradient - slope)
+
+
+def _capped(direction: Array, x: Array) -> Array:
+    """Shorten a step that would move some parameter by more than its own size and one."""
+    largest = float(np.max(np.abs(direction) / (1.0 + np.abs(x)), initial=0.0))
+    return direction / largest if largest > 1.0 else direction
+
+
+def _descent(hessian: Array, gradient: Array, free: Array) -> Array:
+    """Return the Newton direction of the free parameters, with absolute eigenvalues of the Hessian, none of them tiny."""
+    direction = np.zeros_like(gradient)
+    if not np.any(free):
+        return direction
+    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
+    sizes = np.maximum(np.abs(values), 1e-9 * max(float(np.max(np.abs(values))), 1e-6))
+    direction[free] = -vectors @ ((vectors.T @ gradient[free]) / sizes)
+    return direction
+
+
+def _update(hessian: Array, s: Array, y: Array) -> None:
+    """BFGS, in place; damped (Powell 1978) where the curvature along the step is not positive."""
+    Hs = hessian @ s
+    along = float(s @ Hs)
+    if along <= 0.0:
+        return
+    curvature = float(s @ y)
+    if curvature < 0.1 * along:
+        share = 0.9 * along / (along - curvature)
+        y = share * y + (1.0 - share) * Hs
+        curvature = float(s @ y)
+    hessian += np.outer(y, y) / curvature - np.outer(Hs, Hs) / along
+
+
+def _line_search(state: _State, direction: Array, limit: int = 25) -> bool:
+    """Move along the projected direction until the function falls enough (Armijo); return whether it did."""
+    slack = _ROUNDOFF * max(1.0, abs(state.value))
+    alpha = 1.0
+    for _ in range(limit):
+        x = state.box.clip(state.x + alpha * direction)
+        move = x - state.x
+        if not np.any(move):
+            return False
+        slope = float(state.gradient @ move)
+        value, gradient = state.evaluate(x)
+        if value <= state.value + 1e-4 * slope + slack and (slope < 0.0 or value <= state.value):
+            state.accept(x, value, gradient)
+            return True
+        if np.isfinite(value) and slope < 0.0:
+            best = -slope / (2.0 * (value - state.value - slope))
+            alpha *= float(np.clip(best, 0.1, 0.5))
+        else:
+            alpha *= 0.2
+    return False
+
+
+# ----------------------------------------------------------------------------------------------------------------------- Newton
+
+
+def _newton(state: _State, limit: int = 30) -> Minimum:
+    hessian = _differences(state)
+    step = previous = np.inf
+    for _ in range(limit):
+        if _snap(state):
+            hessian, previous = _differences(state), np.inf
+        if _leave_limit(state, hessian):
+            _quasi_newton(state, np.diag(np.maximum(np.abs(np.diagonal(hessian)), 1e-3)))
+            hessian, previous = _differences(state), np.inf
+            continue
+        free = ~state.box.held(state.x, state.gradient) & ~_resting(state)
+        if _escape_saddle(state, hessian, free):
+            hessian, previous = _differences(state), np.inf
+            continue
+        direction = _capped(_regular_step(hessian, state.gradient, free), state.x)
+        step = float(np.max(np.abs(direction), initial=0.0))
+        if step < _STEP_TOLERANCE:
+            return _minimum(state, hessian, step, True)
+        if not _newton_step(state, direction):
+            return _minimum(state, hessian, step, _negligible(state, direction))
+        if step > 0.1 * previous:
+            hessian, step = _differences(state), np.inf
+        if step * step / (previous if np.isfinite(previous) else 1.0) < 0.1 * _STEP_TOLERANCE:
+            return _minimum(state, hessian, step, True)
+        previous = step
+    return _minimum(state, hessian, step, False)
+
+
+def _snap(state: _State) -> bool:
+    """Put parameters that are next to a limit exactly on it where that costs nothing; return whether any moved."""
+    box, x = state.box, state.x
+    near_lower = (x > box.lower) & (x < box.lower + _NEAR)
+    near_upper = (x < box.upper) & (x > box.upper - _NEAR)
+    if not np.any(near_lower | near_upper):
+        return False
+    snapped = np.where(near_lower, box.lower, np.where(near_upper, box.upper, x))
+    value, gradient = state.evaluate(snapped)
+    if value > state.value + _ROUNDOFF * max(1.0, abs(state.value)):
+        return False
+    state.accept(snapped, value, gradient)
+    return True
+
+
+def _resting(state: _State) -> Array:
+    """Return which parameters stand at a limit with zero slope (a variance of zero): they stay, unless `_leave_limit` finds gain."""
+    return state.box.at_limit(state.x) & (np.abs(state.gradient) < 1e-9)
+
+
+def _negligible(state: _State, direction: Array) -> bool:
+    """Return whether a refused step promised no more than rounding."""
+    return abs(float(direction @ state.gradient)) < 1e-10 * max(1.0, abs(state.value))
+
+
+def _differences(state: _State) -> Array:
+    """Hessian by one-sided differences of the exact gradient, symmetrised; steps stay inside the box."""
+    n = state.x.size
+    hessian = np.empty((n, n))
+    for i in range(n):
+        h = 1e-5 * max(1.0, abs(state.x[i]))
+        if state.x[i] + h > state.box.upper[i]:
+            h = -h
+        x = state.x.copy()
+        x[i] += h
+        hessian[i] = (state.evaluate(x)[1] - state.gradient) / (x[i] - state.x[i])
+    return 0.5 * (hessian + hessian.T)
+
+
+def _regular_step(hessian: Array, gradient: Array, free: Array) -> Array:
+    """Newton step of the free parameters, without the flat directions (generalised inverse)."""
+    direction = np.zeros_like(gradient)
+    if not np.any(free):
+        return direction
+    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
+    steep = np.abs(values) > 1e-7 * max(float(np.max(np.abs(values))), 1e-6)
+    slopes = vectors.T @ gradient[free]
+    direction[free] = -vectors[:, steep] @ (slopes[steep] / np.abs(values[steep]))
+    return direction
+
+
+def _newton_step(state: _State, direction: Array) -> bool:
+    """Take the step where it lowers the function, or the gradient at no more than rounding; halve it otherwise."""
+    before = float(np.max(np.where(state.box.held(state.x, state.gradient), 0.0, np.abs(state.gradient))))
+    slack = _ROUNDOFF * max(1.0, abs(state.value))
+    for alpha in (1.0, 0.5, 0.25, 0.1, 0.01):
+        x = state.box.clip(state.x + alpha * direction)
+        value, gradient = state.evaluate(x)
+        size = float(np.max(np.where(state.box.held(x, gradient), 0.0, np.abs(gradient))))
+        if value < state.value - slack or (value <= state.value + slack and size < before):
+            state.accept(x, value, gradient)
+            return True
+    return False
+
+
+def _leave_limit(state: _State, hessian: Array) -> bool:
+    """Move parameters off a limit with zero slope where the curvature is negative; return whether one did."""
+    resting = np.flatnonzero(_resting(state) & (np.diagonal(hessian) < -1e-6))
+    slack = _ROUNDOFF * max(1.0, abs(state.value))
+    for i in resting:
+        for size in (0.5, 0.1, 0.02):
+            x = state.x.copy()
+            x[i] += size if x[i] <= state.box.lower[i] else -size
+            value, gradient = state.evaluate(state.box.clip(x))
+            if value < state.value - slack:
+                state.accept(state.box.clip(x), value, gradient)
+                return True
+    return False
+
+
+def _escape_saddle(state: _State, hessian: Array, free: Array) -> bool:
+    """At a stationary point with negative curvature inside the box, move along it; return whether the function fell."""
+    if not np.any(free):
+        return False
+    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
+    if values[0] > -1e-4 * max(1.0, float(values[-1])) or float(np.max(np.abs(state.gradient[free]))) > 1e-2 * max(1.0, -values[0]):
+        return False
+    slack = _ROUNDOFF * max(1.0, abs(state.value))
+    for size in (0.3, -0.3, 0.05, -0.05):
+        x = state.x.copy()
+        x[free] += size * vectors[:, 0]
+        x = state.box.clip(x)
+        value, gradient = state.evaluate(x)
+        if value < state.value - slack:
+            state.accept(x, value, gradient)
+            return True
+    return False

@@ -1,0 +1,147 @@
+"""The print-out of a classical fit, laid out and rounded as lme4's `print(summary(fit))`."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayeslmm.classical.diagnose import singular_terms
+from bayeslmm.classical.rformat import abbreviate, coefficient_table, format_numbers, named_row, text_matrix, zapsmall
+
+if TYPE_CHECKING:
+    from bayeslmm.classical.fit import ClassicalFit
+
+__all__ = ["ClassicalSummary", "summarise"]
+
+type Array = np.ndarray
+
+MAX_CORRELATIONS = 12
+"""With more fixed effects than this their correlations are not printed, as in lme4."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassicalSummary:
+    """The summary of a fit: `str()` is the print-out, `_repr_html_` the same for notebooks."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.text)}</pre>"
+
+
+def summarise(fit: ClassicalFit) -> ClassicalSummary:
+    """Return the summary of a classical fit."""
+    parts = [_heading(fit), _criterion(fit), _residuals(fit), _random(fit), _fixed(fit), _correlations(fit), _messages(fit)]
+    return ClassicalSummary(text="\n\n".join(part for part in parts if part) + "\n")
+
+
+def _heading(fit: ClassicalFit) -> str:
+    design = fit.model.design
+    by = "REML" if fit.reml else "maximum likelihood "
+    kind = f"Linear mixed model fit by {by}" if design.blocks else "Linear model fit by least squares"
+    lost = len(design.kept) - design.n
+    rows = f"{len(design.kept)} rows" + (f", {lost} left out for missing values" if lost else "")
+    lines = [f"{kind} ['{type(fit).__name__}']", f"Formula: {fit.model.formula.text}", f"   Data: {rows}"]
+    if design.has_weights:
+        lines.append(f"Weights: {design.encoder.weights or 'given'}")
+    if design.encoder.offset or design.encoder.array_offset:
+        lines.append(f" Offset: {design.encoder.offset or 'given'}")
+    return "\n".join(lines)
+
+
+def _criterion(fit: ClassicalFit) -> str:
+    if fit.reml:
+        return f"REML criterion at convergence: {format_numbers([round(fit.criterion, 1)])[0]}"
+    values = format_numbers(np.round([fit.aic, fit.bic, fit.loglik, fit.criterion, fit.df_residual], 1))
+    values[-1] = str(fit.df_residual)
+    return named_row(["AIC", "BIC", "logLik", "deviance", "df.resid"], values)
+
+
+def _residuals(fit: ClassicalFit) -> str:
+    quantiles = np.quantile(fit.residuals("scaled").to_numpy(), [0.0, 0.25, 0.5, 0.75, 1.0])
+    return "Scaled residuals: \n" + named_row(["Min", "1Q", "Median", "3Q", "Max"], format_numbers(zapsmall(quantiles, 5), 4))
+
+
+def _random(fit: ClassicalFit) -> str:
+    design = fit.model.design
+    groups, names, sds, correlations = [], [], [], []
+    most = max((block.n_effects for block in design.blocks), default=0)
+    for block, covariance in zip(design.blocks, fit.covariances, strict=True):
+        sd = np.sqrt(np.diagonal(covariance))
+        groups += [block.name, *[""] * (len(sd) - 1)]
+        names += block.effects
+        sds += list(sd)
+        correlations += _correlation_cells(covariance, sd, most)
+    groups, names, sds = [*groups, "Residual"], [*names, ""], [*sds, fit.sigma]
+    columns = [
+        ("Groups", groups),
+        ("Name", names),
+        ("Variance", format_numbers(np.square(sds), 4)),
+        ("Std.Dev.", format_numbers(sds, 4)),
+    ]
+    correlations.append([""] * max(most - 1, 0))
+    columns += [("Corr" if j == 0 else "", [row[j] for row in correlations]) for j in range(most - 1)]
+    counts = "; ".join(f"{group}, {levels}" for group, levels in fit.ngroups.items())
+    first, second = f"Number of obs: {fit.nobs}", f"groups:  {counts}"
+    obs = f"{first}, {second}" if counts else first
+    if len(obs) > 80:
+        obs = f"{first}, groups: \n{counts}"
+    title = "Random effects:\n" if design.blocks else "Residual:\n"
+    return title + text_matrix(columns, [""] * len(sds)) + "\n" + obs
+
+
+def _correlation_cells(covariance: Array, sd: Array, most: int) -> list[list[str]]:
+    """Return the lower triangle of a correlation matrix as text, padded to `most - 1` columns."""
+    k = len(sd)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = covariance / np.outer(sd, sd)
+    cells = format_numbers(np.round(correlation, 2), 7, nsmall=2)
+    rows = []
+    for i in range(k):
+        row = [cells[i * k + j] if j < i else "" for j in range(k)]
+        rows.append([*row, *[""] * (most - k)][: most - 1])
+    return [[text.replace("NA", "NaN") for text in row] for row in rows]
+
+
+def _fixed(fit: ClassicalFit) -> str:
+    names = fit.model.design.fixed_names
+    if not names:
+        return ""
+    table = fit.coefficients(ddf="none")
+    cells = (table[column].to_numpy() for column in ("estimate", "se", "statistic"))
+    return "Fixed effects:\n" + coefficient_table(names, *cells)
+
+
+def _correlations(fit: ClassicalFit) -> str:
+    names = fit.model.design.fixed_names
+    p = len(names)
+    if not 1 < p <= MAX_CORRELATIONS:
+        return ""
+    vcov = fit.vcov().to_numpy()
+    sd = np.sqrt(np.diagonal(vcov))
+    cells = np.array(format_numbers(np.round(vcov / np.outer(sd, sd), 3), 7, nsmall=3)).reshape(p, p)
+    columns = [
+        (name, [cells[i, j] if j < i else "" for i in range(1, p)]) for j, name in enumerate(abbreviate(names, 6)[:-1])
+    ]
+    return "Correlation of Fixed Effects:\n" + text_matrix(columns, abbreviate(names, 11)[1:])
+
+
+def _messages(fit: ClassicalFit) -> str:
+    lines = []
+    if fit.dropped:
+        several = f"{len(fit.dropped)} column{'s' if len(fit.dropped) > 1 else ''} / coefficient{'s' if len(fit.dropped) > 1 else ''}"
+        lines.append(f"fit warnings:\nfixed-effect model matrix is rank deficient so dropping {several}")
+    terms = singular_terms(fit)
+    if terms:
+        lines.append(f"boundary (singular) fit: {', '.join(terms)}; see .diagnose()")
+    if not fit.converged:
+        lines.append(f"the search did not converge ({fit.convergence}); see .diagnose()")
+    return "\n".join(lines)

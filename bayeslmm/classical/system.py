@@ -1,0 +1,537 @@
+"""Design -> the theta-independent products A = [Z X y]'W[Z X y] in blocks, and one evaluation of the profiled criterion on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import lapack
+
+from bayeslmm.classical import pls
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+type Array = np.ndarray
+
+__all__ = ["Evaluation", "Factor", "Solution", "System", "Workspace", "assemble", "evaluate", "solve", "workspace"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factor:
+    """All columns of Z that belong to one grouping factor: `index` (n,) the level of each row, `z` (n, k) its values."""
+
+    index: Array
+    n_levels: int
+    z: Array
+
+    @property
+    def k(self) -> int:
+        return int(self.z.shape[1])
+
+    @property
+    def size(self) -> int:
+        return self.n_levels * self.k
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """The products A in elimination order (see `pls` for the layout); R sparse levels (rows), then q dense columns, then [X y].
+
+    `order`: factors in elimination order, the first `n_sparse_factors` of them level by level, the rest dense. `first_col` per
+    factor (in the caller's order): its first column in that order.
+    """
+
+    n: int
+    p: int
+    q: int
+    order: tuple[int, ...]
+    n_sparse_factors: int
+    n_levels: tuple[int, ...]
+    widths: tuple[int, ...]
+    first_col: tuple[int, ...]
+    n_columns: int
+    lam_at: tuple[int, ...]
+    lam_size: int
+    k_row: Array
+    row_lam: Array
+    d_at: Array
+    v_at: Array
+    g_at: Array
+    g_size: int
+    col_at: Array
+    cols: Array
+    col_of_row: Array
+    n_sparse: Array
+    map_at: Array
+    where: Array
+    first_tail: int
+    first_inner: int
+    store_from: int
+    store: Array
+    M: Array
+    block_at: Array
+    block_k: Array
+    block_lam: Array
+    max_m: int
+    max_k: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Scratch arrays of one fit, overwritten by every evaluation."""
+
+    store: Array
+    bar: Array
+    M: Array
+    Mbar: Array
+    G: Array
+    P: Array
+    W: Array
+    C: Array
+    T: Array
+    work: Array
+    R: Array
+    beta: Array
+    Fbar: Array
+    lambar: Array
+    S: Array
+    B: Array
+    MN: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """log|I + L'Z'WZL|, log|R_X|^2, the penalised residual sum of squares, and (if asked) the adjoint of every factor's L (flat)."""
+
+    ld_l2: float
+    ld_rx2: float
+    pwrss: float
+    lambar: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """At one theta: `beta` (p,), `P` (p, p) = X'V^-1 X, per factor `b` (J, k) and conditional variances over sigma^2 (J, k, k)."""
+
+    ld_l2: float
+    ld_rx2: float
+    pwrss: float
+    beta: Array
+    P: Array
+    b: tuple[Array, ...]
+    variance: tuple[Array, ...]
+
+
+# ---------------------------------------------------------------------------------------------------------------- symbolic part
+
+
+def _elimination_order(factors: Sequence[Factor]) -> list[int]:
+    return sorted(range(len(factors)), key=lambda f: -factors[f].size)
+
+
+@dataclass(slots=True)
+class _Patterns:
+    """Level-by-level co-occurrence: per sparse factor the sorted keys `level * n_all + other` over all later levels."""
+
+    first_level: list[int]
+    n_all: int
+    sparse: list[int]
+    keys: list[Array]
+    owner: Array
+
+
+def _patterns(factors: Sequence[Factor]) -> _Patterns:
+    order = _elimination_order(factors)
+    first_level = _offsets([factor.n_levels for factor in factors])
+    n_all = int(first_level[-1])
+    owner = np.repeat(np.arange(len(factors)), [factor.n_levels for factor in factors])
+    found = _Patterns(first_level=[int(first) for first in first_level[:-1]], n_all=n_all, sparse=[], keys=[], owner=owner)
+    dense_columns = 0
+    for f in order:
+        if found.sparse and not _stays_block_diagonal(found, f):
+            dense_columns += factors[f].size
+            continue
+        keys = _pattern_of(found, factors, f)
+        if found.sparse and _dense_is_cheaper(keys, found, factors, f, dense_columns):
+            dense_columns += factors[f].size
+            continue
+        found.sparse.append(f)
+        found.keys.append(keys)
+    return found
+
+
+def _stays_block_diagonal(found: _Patterns, f: int) -> bool:
+    for keys in found.keys:
+        rows, others = np.divmod(keys, found.n_all)
+        rows = rows[found.owner[others] == f]
+        if rows.size and np.any(rows[1:] == rows[:-1]):
+            return False
+    return True
+
+
+def _pattern_of(found: _Patterns, factors: Sequence[Factor], f: int) -> Array:
+    """Keys of factor f's levels with all levels of factors not yet eliminated: from the data, and filled in by earlier eliminations."""
+    mine = factors[f].index.astype(np.int64) * found.n_all
+    done = {*found.sparse, f}
+    parts = [mine + (found.first_level[g] + factor.index) for g, factor in enumerate(factors) if g not in done]
+    for keys in found.keys:
+        rows, others = np.divmod(keys, found.n_all)
+        level_of_row = np.full(int(rows.max(initial=-1)) + 1, -1, dtype=np.int64)
+        own = found.owner[others] == f
+        level_of_row[rows[own]] = others[own] - found.first_level[f]
+        keep = (level_of_row[rows] >= 0) & ~np.isin(found.owner[others], list(done))
+        parts.append(level_of_row[rows[keep]] * found.n_all + others[keep])
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
+
+
+def _dense_is_cheaper(keys: Array, found: _Patterns, factors: Sequence[Factor], f: int, dense_columns: int) -> bool:
+    widths = np.array([factor.k for factor in factors])
+    rows, others = np.divmod(keys, found.n_all)
+    m = np.bincount(rows, weights=widths[found.owner[others]], minlength=factors[f].n_levels)
+    sparse_cost = float(np.sum(m**2)) * factors[f].k
+    dense_cost = ((dense_columns + factors[f].size) ** 3 - dense_columns**3) / 10.0
+    return sparse_cost > dense_cost
+
+
+# ----------------------------------------------------------------------------------------------------------------- numeric part
+
+
+def _offsets(sizes: Sequence[int] | Array) -> Array:
+    """Return (0, s0, s0 + s1, ...): where each of consecutive blocks starts, and the total."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Columns:
+    """Where everything stands in elimination order: per factor its first column; the number of random columns; the dense ones' start."""
+
+    order: tuple[int, ...]
+    n_sparse: int
+    first: tuple[int, ...]
+    total: int
+    first_tail: int
+    n_dense: int
+
+
+def _columns(found: _Patterns, factors: Sequence[Factor]) -> _Columns:
+    order = (*found.sparse, *(f for f in _elimination_order(factors) if f not in found.sparse))
+    starts = dict(zip(order, _offsets([factors[f].size for f in order]), strict=False))
+    total = sum(factor.size for factor in factors)
+    first_tail = sum(factors[f].size for f in found.sparse)
+    first = tuple(int(starts[f]) for f in range(len(factors)))
+    return _Columns(order=order, n_sparse=len(found.sparse), first=first, total=total, first_tail=first_tail, n_dense=total - first_tail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """The levels of the sparse factors, in elimination order: arrays of `System`, and the sorted keys that find a pair's place.
+
+    `keys[s]` (sorted `level * total + first column`), `places[s]`: position of that block's first column in `cols`.
+    """
+
+    k: Array
+    first_row: tuple[int, ...]
+    col_at: Array
+    cols: Array
+    d_at: Array
+    v_at: Array
+    g_at: Array
+    store_size: int
+    col_of_row: Array
+    keys: tuple[Array, ...]
+    places: tuple[Array, ...]
+
+
+def _rows(found: _Patterns, factors: Sequence[Factor], columns: _Columns, p1: int) -> _Rows:
+    counts, starts, widths, keys = [], [], [], []
+    width_of = np.array([factor.k for factor in factors], dtype=np.int64)
+    first_level, first_col = np.array(found.first_level), np.array(columns.first)
+    for s, f in enumerate(found.sparse):
+        rows, others = np.divmod(found.keys[s], found.n_all)
+        owner = found.owner[others]
+        start = first_col[owner] + (others - first_level[owner]) * width_of[owner]
+        key = rows * columns.total + start
+        by_key = np.argsort(key)
+        keys.append(key[by_key])
+        starts.append(start[by_key])
+        widths.append(width_of[owner[by_key]])
+        counts.append(np.bincount(rows, weights=width_of[owner], minlength=factors[f].n_levels).astype(np.int64))
+    k = np.repeat([factors[f].k for f in found.sparse], [factors[f].n_levels for f in found.sparse]).astype(np.int64)
+    col_at = _offsets(np.concatenate(counts) + p1) if counts else np.zeros(1, dtype=np.int64)
+    first_row = _offsets([factors[f].n_levels for f in found.sparse])
+    cols = np.empty(int(col_at[-1]), dtype=np.int64)
+    cols[(col_at[1:, None] - p1 + np.arange(p1)).ravel()] = np.tile(columns.total + np.arange(p1), k.size)
+    places = []
+    for s in range(len(found.sparse)):
+        row = keys[s] // columns.total + first_row[s]
+        place = _offsets(widths[s])[:-1] + row * p1 + (col_at[first_row[s]] - first_row[s] * p1)
+        for a in range(int(widths[s].max(initial=0))):
+            wide = widths[s] > a
+            cols[place[wide] + a] = starts[s][wide] + a
+        places.append(place)
+    block = _offsets(k**2 + np.diff(col_at) * k)
+    return _Rows(
+        k=k,
+        first_row=tuple(int(row) for row in first_row),
+        col_at=col_at,
+        cols=cols,
+        d_at=block[:-1],
+        v_at=block[:-1] + k**2,
+        g_at=_offsets(k**2)[:-1],
+        store_size=int(block[-1]),
+        col_of_row=_offsets(k)[:-1],
+        keys=tuple(keys),
+        places=tuple(places),
+    )
+
+
+def _level_columns(factor: Factor, first: int) -> Array:
+    """Each observation's first column of this factor."""
+    return first + factor.index.astype(np.int64) * factor.k
+
+
+def _sparse_products(rows: _Rows, factors: Sequence[Factor], columns: _Columns, XY: Array) -> Array:
+    store = np.zeros(rows.store_size)
+    p1 = XY.shape[1]
+    dense_at = rows.v_at + (np.diff(rows.col_at) - p1) * rows.k
+    for s, f in enumerate(columns.order[: columns.n_sparse]):
+        factor = factors[f]
+        level = factor.index.astype(np.int64)
+        row = level + rows.first_row[s]
+        pls.accumulate_diagonal(store, rows.d_at, row, factor.z)
+        pls.accumulate_dense(store, dense_at, row, factor.z, XY)
+        for g in columns.order[s + 1 :]:
+            key = level * columns.total + _level_columns(factors[g], columns.first[g])
+            place = rows.places[s][np.searchsorted(rows.keys[s], key)]
+            pls.accumulate_pairs(store, rows.v_at[row] + (place - rows.col_at[row]) * factor.k, factor.z, factors[g].z)
+    return store
+
+
+def _dense_products(factors: Sequence[Factor], columns: _Columns, XY: Array) -> Array:
+    q, p1 = columns.n_dense, XY.shape[1]
+    M = np.zeros((q + p1, q + p1))
+    dense = columns.order[columns.n_sparse :]
+    for i, f in enumerate(dense):
+        mine = _level_columns(factors[f], columns.first[f] - columns.first_tail)
+        pls.accumulate_tail_dense(M, mine, factors[f].z, q, XY)
+        for g in dense[i:]:
+            pls.accumulate_tail(M, mine, factors[f].z, _level_columns(factors[g], columns.first[g] - columns.first_tail), factors[g].z)
+    M[q:, q:] = XY.T @ XY
+    return M
+
+
+def _targets(rows: _Rows, first_tail: int) -> tuple[Array, Array, Array]:
+    """Return per row the number of later sparse columns and where its map starts, and the map (see `pls.map_targets`)."""
+    n_rows = rows.k.size
+    m = np.diff(rows.col_at)
+    n_sparse = np.zeros(n_rows, dtype=np.int64)
+    if len(rows.first_row) > 2:
+        below = _offsets(rows.cols < first_tail)
+        n_sparse = below[rows.col_at[1:]] - below[rows.col_at[:-1]]
+    map_at = _offsets(n_sparse * m)
+    where = np.zeros(int(map_at[-1]), dtype=np.int64)
+    if where.size:
+        row_of_col = np.repeat(np.arange(n_rows), rows.k)
+        pls.map_targets(rows.k, rows.d_at, rows.v_at, rows.col_at, rows.cols, n_sparse, map_at, row_of_col, rows.col_of_row, where)
+    return n_sparse, map_at[:-1], where
+
+
+def assemble(factors: Sequence[Factor], XY: Array) -> System:
+    """Return the products of the factors' columns and of `XY` = [X y] (n, p + 1); the weights' square roots are already in all.
+
+    Cost: O(n) per pair of factors, once per fit.
+    """
+    n, p1 = XY.shape
+    found = _patterns(factors)
+    columns = _columns(found, factors)
+    rows = _rows(found, factors, columns, p1)
+    n_sparse, map_at, where = _targets(rows, columns.first_tail)
+    lam_at = _offsets([factor.k**2 for factor in factors])
+    dense = columns.order[columns.n_sparse :]
+    levels = [factors[f].n_levels for f in dense]
+    dense_at = [columns.first[f] - columns.first_tail + factors[f].k * np.arange(factors[f].n_levels) for f in dense]
+    inner = rows.first_row[1] if columns.n_sparse else 0
+    return System(
+        n=n,
+        p=p1 - 1,
+        q=columns.n_dense,
+        order=columns.order,
+        n_sparse_factors=columns.n_sparse,
+        n_levels=tuple(factor.n_levels for factor in factors),
+        widths=tuple(factor.k for factor in factors),
+        first_col=columns.first,
+        n_columns=columns.total,
+        lam_at=tuple(int(at) for at in lam_at[:-1]),
+        lam_size=int(lam_at[-1]),
+        k_row=rows.k,
+        row_lam=np.repeat(lam_at[list(found.sparse)], np.diff(rows.first_row)),
+        d_at=rows.d_at,
+        v_at=rows.v_at,
+        g_at=rows.g_at,
+        g_size=int(np.sum(rows.k**2)),
+        col_at=rows.col_at,
+        cols=rows.cols,
+        col_of_row=rows.col_of_row,
+        n_sparse=n_sparse,
+        map_at=map_at,
+        where=where,
+        first_tail=columns.first_tail,
+        first_inner=inner,
+        store_from=int(rows.d_at[inner]) if inner < rows.k.size else rows.store_size,
+        store=_sparse_products(rows, factors, columns, XY),
+        M=_dense_products(factors, columns, XY),
+        block_at=np.concatenate([np.empty(0, dtype=np.int64), *dense_at]).astype(np.int64),
+        block_k=np.repeat(np.array([factors[f].k for f in dense], dtype=np.int64), levels),
+        block_lam=np.repeat(lam_at[list(dense)], levels),
+        max_m=int(np.max(np.diff(rows.col_at), initial=1)),
+        max_k=max((factor.k for factor in factors), default=1),
+    )
+
+
+def workspace(system: System) -> Workspace:
+    """Return scratch arrays for evaluations of one system."""
+    size, k, p1 = system.M.shape[0], system.max_k, system.p + 1
+    return Workspace(
+        store=system.store.copy(),
+        bar=np.zeros(system.store.size),
+        M=np.empty((size, size)),
+        Mbar=np.empty((size, size)),
+        G=np.empty(system.g_size),
+        P=np.empty(system.g_size),
+        W=np.empty((system.max_m, k)),
+        C=np.empty((k, k)),
+        T=np.empty((k, k)),
+        work=np.empty((5, k, k)),
+        R=np.empty((system.p, system.p)),
+        beta=np.empty(system.p),
+        Fbar=np.empty((p1, p1)),
+        lambar=np.empty(system.lam_size),
+        S=np.empty((system.q, system.q)),
+        B=np.empty((system.q, p1)),
+        MN=np.empty((system.q, p1)),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------- evaluation
+
+
+def evaluate(system: System, work: Workspace, lam: Array, df: float, reml: bool) -> Evaluation:
+    """Evaluate the criterion's parts and the adjoint of Lambda at `lam`, the factors' (k, k) blocks one after another.
+
+    `df` is n, or n - p for REML: the gradient is of ld_l2 [+ ld_rx2] + df log(pwrss). `lambar` is overwritten by the next evaluation.
+    """
+    if system.q == 0:
+        ld_l2, ld_rx2, pwrss = pls.one_factor(
+            *_sparse_arguments(system), lam, system.store, system.M, system.first_inner, system.store_from, df, reml,
+            work.store, work.M, work.G, work.P, work.W, work.C, work.T, work.R, work.beta, work.Fbar, work.bar, work.lambar, work.work,
+        )  # fmt: skip
+        return Evaluation(ld_l2=ld_l2, ld_rx2=ld_rx2, pwrss=pwrss, lambar=work.lambar)
+    ld_l2, Z1, inverse = _forward(system, work, lam)
+    q = system.q
+    F = work.M[q:, q:] - work.B.T @ Z1
+    ld_rx2, pwrss = pls.finish(F, df, reml, work.R, work.beta, work.Fbar)
+    _backward(system, work, lam, Z1, inverse, work.Fbar, system.first_inner)
+    return Evaluation(ld_l2=ld_l2, ld_rx2=ld_rx2, pwrss=pwrss, lambar=work.lambar)
+
+
+def _sparse_arguments(system: System) -> tuple[Array | int, ...]:
+    return (
+        system.k_row, system.row_lam, system.d_at, system.v_at, system.g_at, system.col_at, system.cols,
+        system.n_sparse, system.map_at, system.where, system.first_tail,
+    )  # fmt: skip
+
+
+def _forward(system: System, work: Workspace, lam: Array) -> tuple[float, Array, Array]:
+    """Eliminate all random columns; return (logdet, Z1 = S^-1 L'M_tx, S^-1 (upper triangle)) of the dense part."""
+    work.store[system.store_from :] = system.store[system.store_from :]
+    work.M[...] = system.M
+    logdet = pls.eliminate(
+        *_sparse_arguments(system), lam, work.store, work.M, work.G, work.P, work.W, work.C, work.T
+    )
+    if system.q == 0:
+        return logdet, work.B, work.S
+    pls.tail_system(work.M, system.q, system.block_at, system.block_k, system.block_lam, lam, work.S, work.B)
+    L, info = lapack.dpotrf(work.S.T, lower=1, clean=0, overwrite_a=1)
+    if info != 0:
+        return np.nan, np.full_like(work.B, np.nan), work.S
+    logdet += 2.0 * float(np.sum(np.log(np.diagonal(L))))
+    Z1, _ = lapack.dpotrs(L, work.B, lower=1)
+    C, _ = lapack.dpotri(L, lower=1, overwrite_c=1)
+    return logdet, np.ascontiguousarray(Z1), C.T
+
+
+def _backward(system: System, work: Workspace, lam: Array, Z1: Array, inverse: Array, Fbar: Array, first_inner: int) -> None:
+    """Fill `work.lambar` and `work.Mbar`, and `work.bar` for the levels from `first_inner` on."""
+    work.lambar[:] = 0.0
+    Mbar = work.Mbar
+    if system.q:
+        N = _times_lambda(system, lam, Z1)
+        blocks = (system.block_at, system.block_k, system.block_lam)
+        pls.tail_adjoint(work.M, system.q, *blocks, lam, inverse, Z1, N, Fbar, Mbar, work.lambar, work.MN)
+    else:
+        Mbar[...] = Fbar
+    pls.adjoint(
+        *_sparse_arguments(system), lam, work.store, work.G, work.P, first_inner, Mbar, work.bar, work.lambar, work.W, work.work
+    )
+
+
+def _times_lambda(system: System, lam: Array, columns: Array) -> Array:
+    """Return L times dense random columns (q, m)."""
+    result = np.empty_like(columns)
+    for f in system.order[system.n_sparse_factors :]:
+        k, at = system.widths[f], system.first_col[f] - system.first_tail
+        block = slice(at, at + k * system.n_levels[f])
+        L = lam[system.lam_at[f] : system.lam_at[f] + k * k].reshape(k, k)
+        result[block] = (L @ columns[block].reshape(-1, k, columns.shape[1])).reshape(-1, columns.shape[1])
+    return result
+
+
+def solve(system: System, work: Workspace, lam: Array) -> Solution:
+    """Return estimates, conditional modes and conditional variances (over sigma^2; beta held fixed) at one Lambda.
+
+    The variances are the diagonal blocks of L (L'Z'WZL + I)^-1 L', read off the adjoint of log|I + L'Z'WZL|.
+    """
+    ld_l2, Z1, inverse = _forward(system, work, lam)
+    q, p = system.q, system.p
+    F = work.M[q:, q:] - work.B.T @ Z1 if q else work.M.copy()
+    ld_rx2, pwrss = pls.finish(F, 1.0, False, work.R, work.beta, work.Fbar)
+    v = np.append(-work.beta, 1.0)
+    z = np.zeros(system.n_columns + p + 1)
+    z[system.n_columns :] = v
+    if q:
+        z[system.first_tail : system.n_columns] = -_times_lambda(system, lam, (Z1 @ v)[:, None])[:, 0]
+    pls.back_substitute(
+        system.k_row, system.v_at, system.g_at, system.col_at, system.cols, system.col_of_row, work.store, work.G, z
+    )
+    beta = work.beta.copy()
+    _backward(system, work, lam, Z1, inverse, np.zeros((p + 1, p + 1)), 0)
+    P = np.triu(F[:p, :p])
+    return Solution(
+        ld_l2=ld_l2,
+        ld_rx2=ld_rx2,
+        pwrss=pwrss,
+        beta=beta,
+        P=P + np.triu(P, 1).T,
+        b=tuple(
+            -z[at : at + k * levels].reshape(levels, k)
+            for at, k, levels in zip(system.first_col, system.widths, system.n_levels, strict=True)
+        ),
+        variance=tuple(_variance(system, work, f) for f in range(len(system.widths))),
+    )
+
+
+def _variance(system: System, work: Workspace, f: int) -> Array:
+    k, levels = system.widths[f], system.n_levels[f]
+    position = system.order.index(f)
+    if position < system.n_sparse_factors:
+        row = sum(system.n_levels[g] for g in system.order[:position])
+        size = system.d_at[row + np.arange(levels)][:, None] + np.arange(k * k)
+        upper = work.bar[size].reshape(levels, k, k)
+    else:
+        at = system.first_col[f] - system.first_tail + k * np.arange(levels)
+        rows = at[:, None] + np.arange(k)
+        upper = work.Mbar[rows[:, :, None], rows[:, None, :]]
+    upper = np.triu(upper)
+    return upper + np.swapaxes(np.triu(upper, 1), 1, 2)

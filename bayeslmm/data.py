@@ -1,0 +1,231 @@
+"""Frames in, through narwhals, and their columns as numbers or factors with missing values marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayeslmm.errors import DataError, suggest
+from bayeslmm.formula.values import MISSING, Factor, Numbers, as_factor, number_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["levels_of", "read_column", "to_pandas"]
+
+type Array = np.ndarray
+
+
+def to_pandas(data: Any) -> pd.DataFrame:
+    """Return any supported frame as a pandas frame; a pandas frame itself, not copied.
+
+    Parameters
+    ----------
+    data
+        A pandas, polars (also lazy) or pyarrow frame, any other that narwhals reads, or a dict of columns of one length.
+
+    Raises
+    ------
+    DataError
+        If it is none of these, or if two columns share a name.
+
+    Examples
+    --------
+    >>> to_pandas({"y": [1.0, 2.0], "g": ["a", "b"]}).shape
+    (2, 2)
+    """
+    import pandas as pd
+
+    frame = data if isinstance(data, pd.DataFrame) else _convert(data)
+    if frame.columns.nlevels > 1:
+        raise DataError("the frame has several rows of column names; flatten them to one name a column")
+    if not frame.columns.is_unique:
+        twice = [str(name) for name in frame.columns[frame.columns.duplicated()].unique()]
+        raise DataError(f"column names must be unique; repeated: {', '.join(twice)}", column=twice[0])
+    return frame
+
+
+def _convert(data: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    if isinstance(data, Mapping):
+        try:
+            return pd.DataFrame(dict(data))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"the dict of columns makes no frame: {error}; give columns of one length") from error
+    import narwhals as nw
+
+    try:
+        frame: Any = nw.from_native(data)
+    except TypeError as error:
+        kind = type(data).__name__
+        raise DataError(f"data must be a pandas, polars or pyarrow frame or a dict of columns, not {kind}") from error
+    if isinstance(frame, nw.LazyFrame):
+        frame = frame.collect()
+    try:
+        return _plain_order(frame)
+    except ImportError as error:
+        raise DataError(f"this frame needs pyarrow to be read ({error}); install pyarrow or pass a pandas frame") from error
+
+
+def _plain_order(frame: Any) -> pd.DataFrame:
+    """Convert to pandas; the order of a foreign dictionary (polars' Enum) is an order of levels, not an ordered factor."""
+    import narwhals as nw
+
+    enums = [name for name, kind in frame.schema.items() if isinstance(kind, nw.Enum)]
+    converted: pd.DataFrame = frame.to_pandas()
+    return (
+        converted.assign(**{name: converted[name].cat.as_unordered() for name in enums if hasattr(converted[name], "cat")})
+        if enums
+        else converted
+    )
+
+
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Return a column, or refuse an unknown name with the closest known one."""
+    try:
+        return frame[name]
+    except KeyError:
+        raise DataError(f"the data has no column '{name}'{suggest(name, [str(known) for known in frame.columns])}", column=name) from None
+
+
+def read_column(frame: pd.DataFrame, name: str) -> Numbers | Factor:
+    """Return a column as `Numbers` (float64, NaN missing) or `Factor`.
+
+    Numbers and booleans become `Numbers`; categoricals keep the order of their categories; text is sorted by code point
+    (so upper case comes before lower case, where R sorts by locale). Nullable, Arrow and object columns are read by what
+    they hold.
+
+    Parameters
+    ----------
+    frame
+        A pandas frame.
+    name
+        The column's name.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or if it holds dates, durations, complex numbers, lists or mixed objects.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> read_column(pd.DataFrame({"g": ["b", "a", None]}), "g").levels
+    ('a', 'b')
+    """
+    return _read(column_of(frame, name), name)
+
+
+def levels_of(series: pd.Series) -> tuple[str, ...]:
+    """Return the levels that a column has as a factor, in order.
+
+    Categories keep their order; text is sorted by code point, numbers by value (labelled as R prints them: `1`, not
+    `1.0`), booleans as `FALSE`, `TRUE`.
+
+    Parameters
+    ----------
+    series
+        A pandas column.
+
+    Raises
+    ------
+    DataError
+        If the column cannot be a factor.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> levels_of(pd.Series([10.0, 2.0, 10.0]))
+    ('2', '10')
+    """
+    return as_factor(_read(series, str(series.name))).levels
+
+
+def _read(series: pd.Series, name: str) -> Numbers | Factor:
+    import pandas as pd
+
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype):
+        return _read_numpy(series, name, dtype.kind)
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _read_categorical(series)
+    if isinstance(dtype, pd.StringDtype):
+        return _read_text(series)
+    if isinstance(dtype, pd.ArrowDtype) and "dictionary" in str(dtype.pyarrow_dtype):
+        return _read_categorical(series.astype("category").cat.as_unordered())
+    return _read_extension(series, name)
+
+
+def _read_numpy(series: pd.Series, name: str, kind: str) -> Numbers | Factor:
+    values = series.to_numpy()
+    if kind in "fiu":
+        return Numbers(values=values.astype(np.float64, copy=False))
+    if kind == "b":
+        return Numbers(values=values.astype(np.float64), logical=True)
+    if kind == "O":
+        return _read_objects(series, name)
+    raise _refused(name, {"M": "dates", "m": "durations", "c": "complex numbers"}.get(kind, f"values of type {series.dtype}"))
+
+
+def _read_objects(series: pd.Series, name: str) -> Numbers | Factor:
+    import pandas as pd
+
+    held = pd.api.types.infer_dtype(series, skipna=True)
+    if held == "string":
+        return _read_text(series)
+    if held == "boolean":
+        return Numbers(values=_floats(series), logical=True)
+    if held in ("integer", "floating", "mixed-integer-float", "decimal", "empty"):
+        return Numbers(values=_floats(series))
+    raise _refused(name, {"complex": "complex numbers", "mixed": "lists or mixed objects"}.get(held, f"values of kind '{held}'"))
+
+
+def _floats(series: pd.Series) -> Array:
+    missing = series.isna().to_numpy()
+    values = np.full(len(series), np.nan)
+    values[~missing] = [float(value) for value in series.to_numpy(dtype=object)[~missing]]
+    return values
+
+
+def _read_extension(series: pd.Series, name: str) -> Numbers | Factor:
+    import pandas as pd
+
+    types = pd.api.types
+    if types.is_string_dtype(series.dtype):
+        return _read_text(series)
+    if types.is_bool_dtype(series.dtype):
+        return Numbers(values=series.to_numpy(dtype=np.float64, na_value=np.nan), logical=True)
+    if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
+        return Numbers(values=np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan)))
+    raise _refused(name, f"values of type {series.dtype}")
+
+
+def _read_categorical(series: pd.Series) -> Factor:
+    categories = series.cat.categories
+    codes = series.cat.codes.to_numpy().astype(np.intp)
+    return Factor(codes=codes, levels=tuple(_label(category) for category in categories.tolist()), ordered=bool(series.cat.ordered))
+
+
+def _label(category: object) -> str:
+    if isinstance(category, bool):
+        return "TRUE" if category else "FALSE"
+    return number_label(category) if isinstance(category, int | float) else str(category)
+
+
+def _read_text(series: pd.Series) -> Factor:
+    import pandas as pd
+
+    codes, unique = pd.factorize(series, use_na_sentinel=True)
+    labels = np.asarray(unique, dtype=object).astype(str)
+    order = np.argsort(labels, kind="stable")
+    rank = np.empty(len(labels) + 1, dtype=np.intp)
+    rank[order] = np.arange(len(labels))
+    rank[-1] = MISSING
+    return Factor(codes=rank[codes], levels=tuple(labels[order].tolist()), text=True)
+
+
+def _refused(name: str, what: str) -> DataError:
+    return DataError(f"column '{name}' holds {what}; convert it to numbers, text or categories first", column=name)

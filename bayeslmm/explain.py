@@ -1,0 +1,146 @@
+"""A model in words and mathematics: expanded terms, sizes, rank, groups, LaTeX."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bayeslmm.design import Design, RandomBlock
+    from bayeslmm.families.base import Family, Link
+    from bayeslmm.formula.nodes import Formula
+
+__all__ = ["Explanation", "equations", "explanation"]
+
+
+class Explanation(str):
+    """The explanation as text, which prints as it reads; `.latex` holds the mathematics alone."""
+
+    __slots__ = ("latex",)
+    latex: str
+
+    def __new__(cls, text: str, latex: str) -> Explanation:
+        made = super().__new__(cls, text)
+        made.latex = latex
+        return made
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_markdown_(self) -> str:
+        return f"```\n{self.split('Mathematics')[0].rstrip()}\n```\n$$\n{self.latex}\n$$"
+
+
+def explanation(
+    formula: Formula, design: Design, family: Family, link: Link, dialect: str, theta_labels: dict[str, tuple[str, ...]]
+) -> Explanation:
+    """Return what a model says, in words, numbers and LaTeX.
+
+    `theta_labels`: block name -> names of its covariance parameters.
+    """
+    latex = equations(design, family, link)
+    lines = [
+        f"Formula: {formula.text}",
+        f"Family:  {family.name} ({link.name} link)      Dialect: {dialect}",
+        "",
+        *_rows(design),
+        "",
+        *_fixed(design),
+        "",
+        *_random(design, theta_labels),
+        *_groups(design),
+        "Mathematics",
+        latex,
+    ]
+    return Explanation("\n".join(lines), latex)
+
+
+def _rows(design: Design) -> list[str]:
+    total = len(design.kept)
+    lines = [f"Rows:    {design.n} used of {total}"]
+    if design.missing:
+        lost = ", ".join(f"{column} ({count})" for column, count in design.missing.items())
+        lines.append(f"         {total - design.n} dropped for missing values in {lost}")
+    if design.has_weights:
+        lines.append("Weights: given")
+    if design.has_offset:
+        lines.append("Offset:  given")
+    return lines
+
+
+def _fixed(design: Design) -> list[str]:
+    fixed = design.fixed
+    rank = len(fixed.names)
+    columns = rank + len(fixed.dropped)
+    lines = [f"Fixed effects: {columns} column{'s' * (columns != 1)}, rank {rank}"]
+    labels = ("(Intercept)", *fixed.terms) if 0 in fixed.assign else ("", *fixed.terms)
+    for position, label in enumerate(labels):
+        names = [name for name, term in zip(fixed.names, fixed.assign, strict=True) if term == position]
+        if names:
+            lines.append(f"  {label:<20} -> {', '.join(names)}" if names != [label] else f"  {label}")
+    if fixed.dropped:
+        lines.append(f"  dropped, as linear combinations of earlier columns: {', '.join(fixed.dropped)}")
+    return lines
+
+
+def _random(design: Design, theta_labels: dict[str, tuple[str, ...]]) -> list[str]:
+    if not design.blocks:
+        return ["Random effects: none", ""]
+    lines = [f"Random effects: q = {design.q} (columns of Z)"]
+    for block in design.blocks:
+        labels = theta_labels[block.name]
+        lines.append(
+            f"  ({' + '.join(block.effects)} | {block.group})  structure {block.structure}: {block.n_levels} levels x {block.n_effects} "
+            f"effect{'s' * (block.n_effects != 1)}, {len(labels)} covariance parameter{'s' * (len(labels) != 1)}"
+        )
+    return [*lines, ""]
+
+
+def _groups(design: Design) -> list[str]:
+    from bayeslmm.design import group_table, nesting
+
+    if not design.blocks:
+        return []
+    lines = ["Groups:", *("  " + line for line in group_table(design).to_string(index=False).splitlines())]
+    lines += [f"  {sentence}" for sentence in nesting(design)]
+    return [*lines, ""]
+
+
+def equations(design: Design, family: Family, link: Link) -> str:
+    """Return the model as LaTeX (an `aligned` environment): likelihood, linear predictor, random effects."""
+    left = family.latex_mean if link.name == "identity" else rf"\mathrm{{{link.name}}}({family.latex_mean})"
+    terms = [
+        (rf"\beta_{{{j}}}" if name == "(Intercept)" else rf"\beta_{{{j}}}\,\mathrm{{{_tex(name)}}}_i")
+        for j, name in enumerate(design.fixed.names)
+    ]
+    for block in design.blocks:
+        terms += [_effect(block, name) for name in block.effects]
+    if design.has_offset:
+        terms.append(r"\mathrm{offset}_i")
+    rows = [rf"\mathrm{{{_tex(design.response_name)}}}_i &\sim {family.latex}", rf"{left} &= {' + '.join(terms) or '0'}"]
+    rows += [_distribution(block) for block in design.blocks]
+    return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+
+
+def _effect(block: RandomBlock, name: str) -> str:
+    symbol = rf"b^{{\mathrm{{{_tex(block.group)}}}}}_{{\mathrm{{{_tex(name)}}},\,j[i]}}"
+    return symbol if name == "(Intercept)" else rf"{symbol}\,\mathrm{{{_tex(name)}}}_i"
+
+
+def _distribution(block: RandomBlock) -> str:
+    group = _tex(block.group)
+    if block.n_effects == 1:
+        return (
+            rf"b^{{\mathrm{{{group}}}}}_{{\mathrm{{{_tex(block.effects[0])}}},\,j}} &\sim "
+            rf"\mathcal{{N}}(0,\ \sigma^2_{{\mathrm{{{_tex(block.name)}}}}}),\quad j = 1,\dots,{block.n_levels}"
+        )
+    return (
+        rf"\mathbf{{b}}^{{\mathrm{{{group}}}}}_j &\sim \mathcal{{N}}(\mathbf{{0}},\ "
+        rf"\boldsymbol{{\Sigma}}_{{\mathrm{{{_tex(block.name)}}}}}),\quad j = 1,\dots,{block.n_levels}"
+    )
+
+
+def _tex(name: str) -> str:
+    return re.sub(
+        r"([\\{}_%&#$^~])", lambda found: {"\\": r"\backslash{}", "^": r"\hat{}", "~": r"\sim{}"}.get(found[1], "\\" + found[1]), name
+    )

@@ -1,0 +1,66 @@
+"""Rank ECDF of every parameter's draws, chain by chain, as ArviZ draws it: the lines of chains that mix stay near zero."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.plots.common import Source
+from bayeslmm.plots.picture import Picture
+from bayeslmm.plots.trace import the_posterior
+
+__all__ = ["draw"]
+
+_P_VALUE = re.compile(r"p\s*=\s*([\d.]+)\s*\(.*\)")
+
+
+def draw(source: Source, *, limit: int = 12) -> Picture:
+    """Draw the difference of each chain's rank ECDF from uniform, with ArviZ's test that all chains draw from one distribution.
+
+    Säilynoja, Bürkner and Vehtari (2022), Graphical test for discrete uniformity, Statistics and Computing 32, 32, for the graph;
+    the p-value (small: the chains differ) is that of `arviz_plots.plot_rank`, which marks the ranks that speak against mixing.
+
+    Parameters
+    ----------
+    source
+        Fits, of which one is a posterior; the first such is drawn.
+    limit
+        At most so many parameters.
+    """
+    import arviz_base
+    import arviz_plots
+    from matplotlib import pyplot
+
+    label, draws = the_posterior(source, "rank")
+    names = list(draws)[:limit]
+    tree = arviz_base.from_dict({"posterior": {name: draws[name] for name in names}})
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    drawn = arviz_plots.plot_rank(
+        tree,
+        envelope_prob=0.99,
+        backend="matplotlib",
+        col_wrap=columns,
+        figure_kwargs={"FigureClass": Picture, "figsize": (0.8 + 1.9 * columns, 0.5 + 1.7 * rows), "layout": "constrained"},
+    )
+    figure: Picture = drawn.viz["figure"].item()
+    pyplot.close(figure)
+    for axes in figure.axes:
+        for note in axes.texts:
+            note.set_text(_P_VALUE.sub(r"p = \1", note.get_text()))
+            note.set_fontsize(8)
+    chains, length = draws[names[0]].shape
+    alt = (
+        f"Rank ECDF differences of {len(names)} parameters by {label}, {chains} chains of {length} draws; "
+        "flat lines that cross one another are chains that have mixed; each panel states the p-value of a test of that."
+    )
+    return figure.describe(alt, _ranks(draws, names))
+
+
+def _ranks(draws: dict[str, np.ndarray], names: list[str]) -> pd.DataFrame:
+    """Return the fractional rank of every draw among all chains: columns `chain, draw` and one a parameter."""
+    chains, length = draws[names[0]].shape
+    columns = {name: (pd.Series(draws[name].ravel()).rank() / draws[name].size).to_numpy() for name in names}
+    return pd.DataFrame({"chain": np.repeat(np.arange(chains), length), "draw": np.tile(np.arange(length), chains), **columns})

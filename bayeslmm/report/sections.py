@@ -1,0 +1,279 @@
+"""The sections of a report, one function each, in the order of `SECTIONS`; a function with nothing to say returns None."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.errors import BayesLmmError
+from bayeslmm.fit import Fit
+from bayeslmm.formula.nodes import names_in
+from bayeslmm.model import Model
+from bayeslmm.plots import plot
+from bayeslmm.plots.common import Source, source_of
+from bayeslmm.report.methods import CITATIONS, methods_sentences, provenance_rows
+from bayeslmm.report.records import (
+    Block,
+    Bullets,
+    Code,
+    Column,
+    Equation,
+    Figure,
+    Paragraph,
+    Section,
+    Table,
+    from_frame,
+    number,
+)
+
+__all__ = ["SECTIONS", "Subject", "all_sections"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is reported: the object given and its fits with their labels."""
+
+    obj: Any
+    source: Source
+
+    @property
+    def model(self) -> Model:
+        return self.source.model
+
+    @property
+    def pairs(self) -> list[tuple[str, Fit]]:
+        return list(zip(self.source.labels, self.source.fits, strict=True))
+
+    @property
+    def table(self) -> pd.DataFrame | None:
+        """The comparison's table, None where one fit is reported."""
+        return getattr(self.obj, "table", None) if len(self.source.fits) > 1 else None
+
+
+def all_sections(obj: Any) -> tuple[Section, ...]:
+    """Return the sections that apply to a fit or comparison."""
+    subject = Subject(obj=obj, source=source_of(obj))
+    return tuple(section for make in SECTIONS if (section := make(subject)) is not None)
+
+
+def verdict(subject: Subject) -> Section:
+    """What came out, in sentences; unsound fits are named before anything else."""
+    blocks: list[Block] = []
+    for label, fit in subject.pairs:
+        failed = [check for check in fit.diagnose().failed if check.severity == "error"]
+        if failed:
+            said = " ".join(f"{check.meaning.rstrip('.')}." + (f" {check.remedy.rstrip('.')}." if check.remedy else "") for check in failed)
+            blocks.append(Paragraph(text=f"{label}: {len(failed)} check{'s' * (len(failed) > 1)} failed. {said}", tone="bad"))
+    if not blocks:
+        names = " and ".join(subject.source.labels)
+        blocks.append(Paragraph(text=f"{names}: all checks passed.", tone="good"))
+    if subject.table is not None:
+        blocks.append(Bullets(items=tuple(subject.obj.verdicts)))
+    return Section(key="verdict", title="Verdict", blocks=tuple(blocks))
+
+
+def results(subject: Subject) -> Section:
+    """Both engines side by side, or the estimates of the one fit."""
+    table = subject.table
+    if table is None:
+        frame = subject.source.fits[0].estimates
+        kinds = [("part", "Part", "text"), ("group", "Group", "text"), ("term", "Term", "code")]
+        kinds += [("estimate", "Estimate", "number"), ("se", "SE", "number"), ("lower", "2.5%", "number"), ("upper", "97.5%", "number")]
+        shown = from_frame("Estimates with 95% intervals", frame, kinds, group_by=0)
+        return Section(key="results", title="Results", blocks=(shown,))
+    kinds = [("part", "Part", "text"), ("group", "Group", "text"), ("term", "Term", "code")]
+    for label in subject.source.labels:
+        kinds += [
+            (label, label, "number"),
+            (f"{label}_se", "SE", "number"),
+            (f"{label}_lower", "2.5%", "number"),
+            (f"{label}_upper", "97.5%", "number"),
+        ]
+    kinds += [("difference_in_se", "Difference (SE)", "signed"), ("verdict", "Verdict", "text")]
+    note = (
+        "SE of a posterior is its standard deviation; its interval holds the central 95%. "
+        "Difference: last minus first, over the larger standard error. "
+        "Verdict: agree up to 0.25 SE, close up to 1 SE, else differ."
+    )
+    shown = from_frame("Estimates side by side", table, kinds, note=note, group_by=0)
+    return Section(
+        key="results",
+        title="Side by side",
+        blocks=(shown, _figure(subject, "estimates", "Estimates of each engine as distances in standard errors.")),
+    )
+
+
+def model_section(subject: Subject) -> Section:
+    """The model in words and mathematics."""
+    explained = subject.model.explain()
+    words = str(explained).split("\nMathematics")[0].rstrip()
+    family, link = subject.model.family.name, subject.model.link.name
+    sentence = f"{subject.model.formula} with family {family} and link {link}."
+    return Section(
+        key="model",
+        title="Model",
+        blocks=(Paragraph(text=sentence), Equation(latex=explained.latex), Code(text=words, caption="What the formula says")),
+    )
+
+
+def data_section(subject: Subject) -> Section:
+    """Rows, missing values, groups, predictors."""
+    design = subject.model.design
+    total, used = len(design.kept), len(design.y)
+    lost = ""
+    if total > used:
+        by_column = ", ".join(f"{column} ({count})" for column, count in design.missing.items())
+        lost = f" {total - used} rows were dropped for missing values in {by_column}."
+    blocks: list[Block] = [Paragraph(text=f"{used} of {total} rows were used.{lost if lost else ' No row was dropped.'}")]
+    if design.blocks:
+        blocks.append(_groups(subject.model))
+    blocks.append(_variables(subject.model))
+    return Section(key="data", title="Data and groups", blocks=tuple(blocks))
+
+
+def summaries(subject: Subject) -> Section:
+    """The print-out of every fit."""
+    blocks = tuple(Code(text=str(fit.summary()), caption=label) for label, fit in subject.pairs)
+    return Section(key="summaries", title="Print-outs", blocks=blocks)
+
+
+def priors(subject: Subject) -> Section | None:
+    """The priors of the posterior fit, None without one."""
+    if not subject.source.posteriors:
+        return None
+    kinds = [
+        ("part", "Part", "text"),
+        ("group", "Group", "text"),
+        ("term", "Term", "code"),
+        ("prior", "Prior", "code"),
+        ("source", "Source", "text"),
+    ]
+    note = (
+        "Intercept: of the design with centred predictors, as in brms. Standard deviations and scales are cut at zero. "
+        "lkj: of the correlation matrix."
+    )
+    return Section(
+        key="priors",
+        title="Priors",
+        blocks=(from_frame("Priors, in units of the data", subject.model.priors, kinds, note=note, group_by=0),),
+    )
+
+
+def diagnostics(subject: Subject) -> Section:
+    """Every check of every fit: value, limit, meaning, remedy."""
+    columns = (
+        Column(name="Fit"),
+        Column(name="Check", kind="code"),
+        Column(name="Value", kind="number"),
+        Column(name="Limit", kind="number"),
+        Column(name="", kind="mark"),
+        Column(name="Meaning"),
+        Column(name="Remedy"),
+    )
+    rows = [
+        (label, check.code, float(check.value), float(check.limit), check.passed, check.meaning, "" if check.passed else check.remedy)
+        for label, fit in subject.pairs
+        for check in fit.diagnose()
+    ]
+    return Section(key="diagnostics", title="Diagnostics", blocks=(Table(caption="Checks", columns=columns, rows=tuple(rows), group_by=0),))
+
+
+def figures(subject: Subject) -> Section:
+    """Figures of the data, the groups, the residuals, and of the draws where there are any."""
+    wanted = [("fitted", "Observations and fitted lines."), ("ranef", "Differences of the levels from the average, sorted by size.")]
+    wanted += [
+        ("residuals", "Residuals against fitted values, and their normal quantiles."),
+        ("ppc", "The response beside responses simulated from the fits."),
+    ]
+    if subject.source.posteriors:
+        wanted += [
+            ("rank", "Rank ECDF of the draws, chain by chain: within the band the chains have mixed."),
+            ("trace", "Density and trace of the draws, chain by chain."),
+        ]
+    if not subject.model.design.blocks:
+        wanted = [pair for pair in wanted if pair[0] != "ranef"]
+    return Section(key="figures", title="Figures", blocks=tuple(_figure(subject, kind, caption) for kind, caption in wanted))
+
+
+def methods(subject: Subject) -> Section:
+    """Sentences for a paper's methods section."""
+    return Section(key="methods", title="Methods", blocks=tuple(Paragraph(text=sentence) for sentence in methods_sentences(subject.pairs)))
+
+
+def provenance(subject: Subject) -> Section:
+    """Versions, seeds, hash of the data."""
+    rows = tuple(provenance_rows(subject.pairs))
+    columns = (Column(name="What"), Column(name="Value", kind="code"))
+    return Section(key="provenance", title="Provenance", blocks=(Table(caption="", columns=columns, rows=rows),))
+
+
+def citations(subject: Subject) -> Section:
+    """What to cite."""
+    kinds = ["any", *("posterior" if fit.draws().n_draws > 1 else "classical" for _, fit in subject.pairs)]
+    return Section(key="citations", title="Citations", blocks=(Bullets(items=tuple(text for kind, text in CITATIONS if kind in kinds)),))
+
+
+SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
+    verdict,
+    results,
+    model_section,
+    data_section,
+    figures,
+    priors,
+    diagnostics,
+    summaries,
+    methods,
+    provenance,
+    citations,
+)
+"""All sections, in order."""
+
+
+def _figure(subject: Subject, kind: str, caption: str) -> Block:
+    """Draw a figure; where that is refused, say why in its place."""
+    try:
+        picture = plot(subject.obj, kind)
+    except BayesLmmError as refusal:
+        return Paragraph(text=f"Figure {kind} could not be drawn: {refusal}")
+    return Figure(picture=picture, caption=caption, name=kind)
+
+
+def _groups(model: Model) -> Table:
+    design = model.design
+    rows = []
+    for block in {block.group: block for block in design.blocks}.values():
+        counts = np.bincount(block.index[block.index >= 0], minlength=block.n_levels)
+        rows.append((block.group, block.n_levels, int(counts.min()), float(np.median(counts)), int(counts.max())))
+    columns = (
+        Column(name="Grouping factor", kind="code"),
+        Column(name="Levels", kind="count"),
+        Column(name="Fewest rows", kind="count"),
+        Column(name="Median rows", kind="number"),
+        Column(name="Most rows", kind="count"),
+    )
+    return Table(caption="Groups", columns=columns, rows=tuple(rows))
+
+
+def _variables(model: Model) -> Table:
+    """The response and the predictors: range, mean and SD, or levels with the reference first."""
+    mean = model.formula.mean
+    nodes = [*(model.formula.response.nodes if model.formula.response else ()), *(node for term in mean.terms for node in term.variables)]
+    names = [name for name in dict.fromkeys(name for node in nodes for name in names_in(node)) if name in model.frame.columns]
+    used = model.frame.loc[model.design.kept]
+    rows = [(name, "numeric" if pd.api.types.is_numeric_dtype(used[name]) else "categorical", _described(used[name])) for name in names]
+    columns = (Column(name="Variable", kind="code"), Column(name="Type"), Column(name="In the rows used"))
+    return Table(caption="Variables", columns=columns, rows=tuple(rows))
+
+
+def _described(values: pd.Series[Any]) -> str:
+    if pd.api.types.is_numeric_dtype(values):
+        data = values.to_numpy(dtype=float)
+        mean, spread, low, high = (number(float(value)) for value in (data.mean(), data.std(ddof=1), data.min(), data.max()))
+        return f"mean {mean}, SD {spread}, from {low} to {high}"
+    levels = [str(level) for level in (values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else sorted(values.unique()))]
+    shown = ", ".join(levels[:8]) + (f", … ({len(levels)} levels)" if len(levels) > 8 else "")
+    return f"levels {shown}; reference {levels[0]}"
