@@ -79,7 +79,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         from html import escape
 
-        shown = self.table.drop(columns=[name for name in self.table if name.endswith(("_lower", "_upper"))])
+        shown = self.table.drop(columns=[name for name in self.table if str(name).endswith(("_lower", "_upper"))])
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.verdicts)
         return shown.to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="") + f"<ul>{sentences}</ul>"
 

@@ -17,6 +17,9 @@ __all__ = ["levels_of", "read_column", "to_pandas"]
 
 type Array = np.ndarray
 
+_EXACT = 2**53
+"""Up to here every integer is a float64."""
+
 
 def to_pandas(data: Any) -> pd.DataFrame:
     """Return any supported frame as a pandas frame; a pandas frame itself, not copied.
@@ -71,16 +74,18 @@ def _convert(data: Any) -> pd.DataFrame:
 
 
 def _plain_order(frame: Any) -> pd.DataFrame:
-    """Convert to pandas; the order of a foreign dictionary (polars' Enum) is an order of levels, not an ordered factor."""
+    """Convert to pandas: polars' Enum is a factor with its levels in order, not an ordered one; its Categorical is text.
+
+    (The order of a polars Categorical depends on what the process has read before, so that it cannot be an order of levels.)
+    """
     import narwhals as nw
 
-    enums = [name for name, kind in frame.schema.items() if isinstance(kind, nw.Enum)]
     converted: pd.DataFrame = frame.to_pandas()
-    return (
-        converted.assign(**{name: converted[name].cat.as_unordered() for name in enums if hasattr(converted[name], "cat")})
-        if enums
-        else converted
-    )
+    if not frame.implementation.is_polars():
+        return converted
+    enums = {name: converted[name].cat.as_unordered() for name, kind in frame.schema.items() if isinstance(kind, nw.Enum)}
+    texts = {name: converted[name].astype("str") for name, kind in frame.schema.items() if kind == nw.Categorical}
+    return converted.assign(**enums, **texts) if enums or texts else converted
 
 
 def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
@@ -155,12 +160,14 @@ def _read(series: pd.Series, name: str) -> Numbers | Factor:
     if isinstance(dtype, pd.StringDtype):
         return _read_text(series)
     if isinstance(dtype, pd.ArrowDtype) and "dictionary" in str(dtype.pyarrow_dtype):
-        return _read_categorical(series.astype("category").cat.as_unordered())
+        return _read_arrow_dictionary(series)
     return _read_extension(series, name)
 
 
 def _read_numpy(series: pd.Series, name: str, kind: str) -> Numbers | Factor:
     values = series.to_numpy()
+    if kind in "iu" and len(values) and max(values.max(), -values.min()) > _EXACT:
+        raise DataError(f"column '{name}' has integers beyond 2^53, which are not exact as numbers; convert it to text", column=name)
     if kind in "fiu":
         return Numbers(values=values.astype(np.float64, copy=False))
     if kind == "b":
@@ -207,6 +214,12 @@ def _read_categorical(series: pd.Series) -> Factor:
     categories = series.cat.categories
     codes = series.cat.codes.to_numpy().astype(np.intp)
     return Factor(codes=codes, levels=tuple(_label(category) for category in categories.tolist()), ordered=bool(series.cat.ordered))
+
+
+def _read_arrow_dictionary(series: pd.Series) -> Factor:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    return _read_categorical(pa.chunked_array(pa.array(series.array)).to_pandas())
 
 
 def _label(category: object) -> str:

@@ -184,7 +184,7 @@ class Encoder:
         newdata
             Any frame that `to_pandas` reads, also of no rows; it needs the predictors only.
         random
-            Whether random effects are wanted; without them grouping columns may be absent.
+            Whether the groups of the rows are wanted; without them grouping columns may be absent and every index is -1.
         need_response
             Whether the response is wanted, and so must be there.
 
@@ -279,7 +279,7 @@ def encode(
     kept, missing = _complete_rows(raw, arrays, table, na)
     _check_finite(raw, arrays, kept, table)
     states: dict[str, Mapping[str, Any]] = {}
-    scope = Scope(read=raw.__getitem__, states=states, fitting=True, rows=table.index, complete=kept)
+    scope = Scope(read=raw.__getitem__, states=states, fitting=True, rows=table.index, text=formula.text, complete=kept)
     source = _Source(scope=scope, size=len(table), kept=None if kept.all() else kept)
     coder = _Coder(source=source, contrasts={name: contrast_spec(spec) for name, spec in (contrasts or {}).items()})
     parts = {name: _fit_part(coder, predictor) for name, predictor in _predictors(formula)}
@@ -432,9 +432,17 @@ class _Source:
     def take(self, values: Array) -> Array:
         return values if self.kept is None else values[self.kept]
 
+    def _check_levels(self, factor: Factor, label: str) -> None:
+        """Refuse `factor(x, levels = ...)` that leaves out values of x: in a fit they would be missing."""
+        if self.scope.fitting and factor.codes.size and factor.codes.min() < 0:
+            rows = self.take(np.asarray(self.scope.rows))[factor.codes < 0].tolist()
+            raise DataError(f"'{label}' has no level for some rows; name all levels, or drop those rows first", column=label, rows=rows)
+
     def _taken(self, value: Any, label: str) -> Numbers | Factor:
         if isinstance(value, Factor):
-            return value if self.kept is None else replace(value, codes=value.codes[self.kept])
+            factor = value if self.kept is None else replace(value, codes=self.take(value.codes))
+            self._check_levels(factor, label)
+            return factor
         if isinstance(value, Numbers):
             return value if self.kept is None else replace(value, values=value.values[self.kept])
         if isinstance(value, int | float):
@@ -681,7 +689,7 @@ def _new_source(encoder: Encoder, table: pd.DataFrame) -> _Source:
             raw[name] = _as_remembered(value, encoder.columns.get(name, _remembered(value)))
         return raw[name]
 
-    scope = Scope(read=read, states=dict(encoder.states), fitting=False, rows=table.index)
+    scope = Scope(read=read, states=dict(encoder.states), fitting=False, rows=table.index, text=encoder.formula.text)
     return _Source(scope=scope, size=len(table), kept=None)
 
 
@@ -716,14 +724,22 @@ def _new_part(
     fixed = _fixed_part(matrix, kept, tuple(term.label for term in predictor.terms))
     blocks: list[RandomBlock] = []
     unseen: dict[str, tuple[tuple[str, ...], Array]] = {}
-    for coding in encoder.blocks[name] if random else ():
+    for coding in encoder.blocks[name]:
         term = predictor.random[coding.position]
         effects = build_matrix(term.effects, term.intercept, _new_values(encoder, term.effects, source), encoder.factors, source.n)
-        group = recode(crossed([as_factor(source.value(node)) for node in term.group]), coding.levels)
+        group = _new_group(term, coding, source) if random else _no_group(coding, source.n)
         blocks.append(make_block(term, coding.name, group, effects))
         if group.unseen:
             unseen[coding.name] = (group.unseen, np.where(group.codes < MISSING, -2 - group.codes, -1))
     return fixed, tuple(blocks), unseen
+
+
+def _new_group(term: RandomTerm, coding: BlockCoding, source: _Source) -> Factor:
+    return recode(crossed([as_factor(source.value(node)) for node in term.group]), coding.levels)
+
+
+def _no_group(coding: BlockCoding, n: int) -> Factor:
+    return Factor(codes=np.full(n, MISSING, dtype=np.intp), levels=coding.levels)
 
 
 def _new_values(encoder: Encoder, terms: Iterable[Term], source: _Source) -> dict[str, Numbers | Factor]:

@@ -30,6 +30,7 @@ class Sampling:
     draws: int = 1000
     tune: int = 1000
     seed: int = 1
+    target_accept: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ _FIELDS = ("title", "about", "dataset", "family", "engines", "ladder_engines", "
 _ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "models": ("name", "formula", "about"),
-        "sampling": ("chains", "draws", "tune", "seed"),
+        "sampling": ("chains", "draws", "tune", "seed", "target_accept"),
         "priors": ("distribution", "part", "term", "group"),
     }
 )
@@ -172,7 +173,15 @@ def _nuts(model: Model, case: Case, progressbar: bool) -> Fit:
     from bayeslmm.bayes import brm
 
     sampling = case.sampling
-    return brm(model, chains=sampling.chains, draws=sampling.draws, tune=sampling.tune, seed=sampling.seed, progressbar=progressbar)
+    return brm(
+        model,
+        chains=sampling.chains,
+        draws=sampling.draws,
+        tune=sampling.tune,
+        seed=sampling.seed,
+        target_accept=sampling.target_accept,
+        progressbar=progressbar,
+    )
 
 
 ENGINES: Mapping[str, Callable[[Model, Case, bool], Fit]] = MappingProxyType({"reml": _reml, "nuts": _nuts})

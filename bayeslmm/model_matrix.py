@@ -152,7 +152,7 @@ def _product(block: Sequence[_Columns]) -> tuple[Array, list[str]]:
     values, names = block[0].make(), list(block[0].names)
     for columns in block[1:]:
         other = columns.make()
-        values = (other[:, :, None] * values[:, None, :]).reshape(len(values), -1)
+        values = (other[:, :, None] * values[:, None, :]).reshape(len(values), len(names) * len(columns.names))
         names = [f"{name}:{new}" for new in columns.names for name in names]
     return values, names
 
@@ -167,12 +167,22 @@ def full_rank_columns(X: Array, tolerance: float = _RANK_TOLERANCE) -> Array:
     n, p = X.shape
     if p == 0 or n == 0:
         return np.arange(p)
+    X, norms = _scaled(X)
     R = np.linalg.qr(X, mode="r") if n >= p else X
-    norms = np.linalg.norm(X, axis=0)
-    norms[norms == 0] = 1.0
     if n >= p and bool((np.abs(np.diagonal(R)) >= tolerance * norms).all()):
         return np.arange(p)
     return _walk(np.array(R), norms, tolerance, min(n, p))
+
+
+def _scaled(X: Array) -> tuple[Array, Array]:
+    """Return X and its columns' norms (1 for a zero column), columns scaled first where squares would over- or underflow."""
+    with np.errstate(over="ignore", under="ignore"):
+        norms = np.linalg.norm(X, axis=0)
+    if not ((norms > 1e-140) & (norms < 1e140)).all():
+        largest = np.abs(X).max(axis=0)
+        X = X / np.where(largest == 0, 1.0, largest)
+        norms = np.linalg.norm(X, axis=0)
+    return X, np.where(norms == 0, 1.0, norms)
 
 
 def _walk(R: Array, norms: Array, tolerance: float, limit: int) -> Array:

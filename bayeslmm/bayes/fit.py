@@ -17,7 +17,7 @@ import pandas as pd
 from bayeslmm.bayes import draws as arrays
 from bayeslmm.bayes import summary as summaries
 from bayeslmm.bayes.checks import diagnose, quick_problem
-from bayeslmm.bayes.samplers import Settings, available_cores, sample, sampler_named, shows_progress
+from bayeslmm.bayes.samplers import TARGET_ACCEPT, Settings, available_cores, sample, sampler_named, shows_progress
 from bayeslmm.bayes.translate import factors, translate
 from bayeslmm.errors import BayesLmmError, ConvergenceWarning, FitError, PriorError
 from bayeslmm.fit import Diagnostics, Draws
@@ -275,7 +275,7 @@ def brm(
     sampler
         `"auto"` (nutpie), `"nutpie"`, `"pymc"`, `"numpyro"`, `"blackjax"`.
     target_accept
-        NUTS's target acceptance between 0 and 1; raise it against divergences. Default: the sampler's own (0.8).
+        NUTS's target acceptance between 0 and 1; raise it against divergences. Default: 0.9.
     progressbar
         Shown in a terminal only.
 
@@ -342,7 +342,7 @@ def _settings(
         tune=int(tune),
         cores=min(int(cores or available_cores()), int(chains)),
         seed=chosen,
-        target_accept=target_accept,
+        target_accept=TARGET_ACCEPT if target_accept is None else float(target_accept),
         progressbar=shows_progress(progressbar),
         key=_key(model),
     )
@@ -421,7 +421,8 @@ def _tree(model: Model, raw: Any, names: Sequence[str]) -> Any:
     ]
     groups = {"posterior": wanted.drop_vars(unused)}
     if "sample_stats" in raw:
-        groups["sample_stats"] = raw["sample_stats"].to_dataset()
+        stats = raw["sample_stats"].to_dataset()
+        groups["sample_stats"] = stats[[name for name in stats.data_vars if stats[name].dtype != object]]
     obs = {"obs": np.arange(len(model.design.y))}
     groups["observed_data"] = xr.Dataset({"y": (("obs",), model.design.y)}, coords=obs)
     n_draws = wanted.sizes["chain"] * wanted.sizes["draw"]

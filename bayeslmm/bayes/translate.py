@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from bayeslmm.model import Model
     from bayeslmm.priors import PriorRow
 
-__all__ = ["Factor", "factors", "translate"]
+__all__ = ["Factor", "factors", "prior_variable", "translate"]
 
 type Array = np.ndarray
 
@@ -190,7 +190,7 @@ def _aux(model: Model, name: str, link: str, groups: Sequence[Factor]) -> Any:
         fixed, _ = model.design.parameters[name]
         return LINKS[link].pymc_inverse(_predictor(model, fixed, groups, name))
     row = next(row for row in model.prior_rows if row.part == "aux" and row.term == name)
-    return _variable(name, [row], *bounds(row, model.family), dim=None)
+    return prior_variable(name, [row], *bounds(row, model.family), dim=None)
 
 
 def _predictor(model: Model, fixed: FixedPart, groups: Sequence[Factor], parameter: str) -> Any:
@@ -217,16 +217,16 @@ def _fixed_effects(model: Model, fixed: FixedPart, parameter: str) -> Any:
     intercept_rows, slope_rows = _rows(model, "intercept", parameter), _rows(model, "fixed", parameter)
     dim = f"fixed{suffix}"
     if not intercept_rows:
-        b = pm.Deterministic(f"b{suffix}", _variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=f"slope{suffix}"), dims=dim)
+        b = pm.Deterministic(f"b{suffix}", prior_variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=f"slope{suffix}"), dims=dim)
         return fixed.X @ b
     at = fixed.names.index(INTERCEPT)
     X = np.delete(fixed.X, at, axis=1)
     means = X.mean(axis=0)
-    intercept = _variable(f"Intercept{suffix}", intercept_rows, -np.inf, np.inf, dim=None)
+    intercept = prior_variable(f"Intercept{suffix}", intercept_rows, -np.inf, np.inf, dim=None)
     if not slope_rows:
         pm.Deterministic(f"b{suffix}", pt.stack([intercept]), dims=dim)
         return pt.repeat(pt.stack([intercept]), len(X))
-    beta = _variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=f"slope{suffix}")
+    beta = prior_variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=f"slope{suffix}")
     raw = pt.stack([intercept - means @ beta])
     pm.Deterministic(f"b{suffix}", pt.concatenate([beta[:at], raw, beta[at:]]), dims=dim)
     return intercept + (X - means) @ beta
@@ -267,8 +267,8 @@ def _standard_deviations(model: Model, factor: Factor) -> Any:
         slots += [first] * block.n_effects if structure.hom else list(range(first, first + block.n_effects))
     name = f"sd_{factor.label}"
     if len(rows) == len(factor.effects):
-        return _variable(name, rows, 0.0, np.inf, dim=factor.effect_dim)
-    free = _variable(f"tau_{factor.label}", rows, 0.0, np.inf, dim="")
+        return prior_variable(name, rows, 0.0, np.inf, dim=factor.effect_dim)
+    free = prior_variable(f"tau_{factor.label}", rows, 0.0, np.inf, dim="")
     return pm.Deterministic(name, free[np.array(slots)], dims=factor.effect_dim)
 
 
@@ -297,7 +297,7 @@ def _tensors() -> Any:
 # --- Priors -> variables ------------------------------------------------------------------------------------------------------
 
 
-def _variable(name: str, rows: Sequence[PriorRow], lower: float, upper: float, *, dim: str | None) -> Any:
+def prior_variable(name: str, rows: Sequence[PriorRow], lower: float, upper: float, *, dim: str | None) -> Any:
     """Return the variable of some rows: a scalar (dim None), one vector, or scalars stacked where distributions differ.
 
     An empty `dim` makes a vector without a named dimension. A vector of constants is registered under its name too.
@@ -314,7 +314,7 @@ def _variable(name: str, rows: Sequence[PriorRow], lower: float, upper: float, *
     if len(names) == 1 and names != {"constant"}:
         shape: dict[str, Any] = {"dims": dim} if dim else {"shape": len(rows)}
         return _free(name, names.pop(), [row.distribution.args for row in rows], lower, upper, shape)
-    scalars = [_variable(f"{name}[{row.term}]", [row], lower, upper, dim=None) for row in rows]
+    scalars = [prior_variable(f"{name}[{row.term}]", [row], lower, upper, dim=None) for row in rows]
     return pm.Deterministic(name, pt.stack(scalars), dims=dim or None)
 
 

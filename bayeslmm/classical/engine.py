@@ -1,8 +1,9 @@
 """The linear mixed model as a function of theta: scaling, the map from theta to Lambda, the criterion and its exact gradient.
 
 All is computed on well-scaled copies: X by an orthonormal basis, y as its least-squares residual in units of its root mean square,
-each random term's columns by an orthonormal basis of their own (T, lower-triangular, so that Lambda stays lower-triangular).
-Results are carried back to the user's scale, so `1e6 * y` or `1e8 * x` fits as well as `y` and `x`.
+each random term's columns z by an orthonormal basis zT of their own. Results are carried back to the user's scale, so `1e6 * y` or
+`1e8 * x` fits as well as `y` and `x`. An unstructured term is searched by the Cholesky factor in its basis, directions of large
+variance first: where a small variance stands before a large one, the criterion has long curved valleys.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bayeslmm.classical import system as pls
 from bayeslmm.covariance.base import Structure
 from bayeslmm.errors import FitError
 
-__all__ = ["Estimate", "Problem", "TermData", "criterion", "estimate", "objective", "prepare", "theta_of", "vector_of"]
+__all__ = ["Estimate", "Problem", "TermData", "criterion", "estimate", "objective", "prepare", "theta_jacobian", "theta_of", "turned", "vector_of"]
 
 type Array = np.ndarray
 
@@ -36,9 +37,13 @@ class TermData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Term:
-    """A term's place: its slice of theta, its factor, its first column within it, and T (k, k), T^-1."""
+    """A term's place: its slice of theta, its factor, its first column within it, and T (k, k), T^-1.
+
+    `free`: any covariance matrix is possible, so T may be any basis; otherwise T is lower-triangular, as T^-1 L has to be.
+    """
 
     structure: Structure
+    free: bool
     k: int
     theta: slice
     factor: int
@@ -51,8 +56,10 @@ class _Term:
 class Problem:
     """A linear mixed model ready to be evaluated at any theta.
 
-    `theta = scale @ t`: the search runs in t (`start`, `lower`, `upper`, `curvature`: a rough diagonal of the Hessian).
-    `linear` (lam_size, n_theta): Lambda's blocks as a linear function of t, for the terms whose structure is linear.
+    The search runs in t (`start`, `lower`, `upper`, `curvature`: a rough diagonal of the Hessian), see `theta_of`. `mirror`:
+    diagonal entries of a linear structure, which the search may take through zero, as the sign of a column of Lambda means nothing.
+    `scale`: theta = scale @ t for terms that are not free. `linear` (lam_size, n_theta): Lambda's blocks as a linear function
+    of t, for the terms whose structure is linear.
     """
 
     system: pls.System
@@ -60,11 +67,11 @@ class Problem:
     terms: tuple[_Term, ...]
     groups: tuple[str, ...]
     scale: Array
-    scale_inverse: Array
     linear: Array
     start: Array
     lower: Array
     upper: Array
+    mirror: Array
     curvature: Array
     n: int
     p: int
@@ -106,7 +113,16 @@ class Estimate:
 # --------------------------------------------------------------------------------------------------------------------- preparing
 
 
-def prepare(y: Array, X: Array, terms: Sequence[TermData], *, weights: Array | None, offset: Array | None, reml: bool) -> Problem:
+def prepare(
+    y: Array,
+    X: Array,
+    terms: Sequence[TermData],
+    *,
+    weights: Array | None,
+    offset: Array | None,
+    reml: bool,
+    bases: Sequence[Array | None] | None = None,
+) -> Problem:
     """Return the problem of fitting `y - offset = X beta + Z b + e`, `e ~ N(0, sigma^2 / weights)`.
 
     Parameters
@@ -119,6 +135,8 @@ def prepare(y: Array, X: Array, terms: Sequence[TermData], *, weights: Array | N
         (n,) each, or None for ones and zeros.
     reml
         REML rather than maximum likelihood.
+    bases
+        For each term a matrix T (k, k) to search in, or None to choose one; heeded for unstructured terms.
 
     Raises
     ------
@@ -132,13 +150,16 @@ def prepare(y: Array, X: Array, terms: Sequence[TermData], *, weights: Array | N
     response = np.asarray(y, dtype=float) if offset is None else y - offset
     Q, R, ols, residual, y_scale = _least_squares(X * root[:, None], response * root)
     groups = tuple(dict.fromkeys(term.group for term in terms))
-    placed = _place(terms, groups, root)
+    placed = _place(terms, groups, root, residual / y_scale, bases or [None] * len(terms))
     factors = [_factor(terms, placed, f, root) for f in range(len(groups))]
     built = pls.assemble(factors, np.column_stack([Q, residual / y_scale]))
     scale = _scale(placed)
     lower = np.concatenate([np.zeros(0), *(term.structure.lower(term.k) for term in placed)])
     upper = np.concatenate([np.zeros(0), *(term.structure.upper(term.k) for term in placed)])
     diagonal = np.diagonal(scale)
+    is_linear = np.repeat([term.structure.linear for term in placed], [term.theta.stop - term.theta.start for term in placed])
+    mirror = (lower == 0.0) & is_linear.astype(bool)
+    lower = np.where(mirror, -np.inf, lower)
     start, curvature = _moments(placed, factors, scale, residual / y_scale)
     return Problem(
         system=built,
@@ -146,11 +167,11 @@ def prepare(y: Array, X: Array, terms: Sequence[TermData], *, weights: Array | N
         terms=placed,
         groups=groups,
         scale=scale,
-        scale_inverse=np.linalg.inv(scale) if scale.size else scale,
         linear=_linear(placed, built, scale),
         start=np.clip(start, lower / diagonal, upper / diagonal),
         lower=lower / diagonal,
         upper=upper / diagonal,
+        mirror=mirror,
         curvature=curvature,
         n=n,
         p=p,
@@ -192,20 +213,20 @@ def _orthonormal(G: Array) -> Array:
     return np.linalg.inv(upper).T / sizes[:, None]
 
 
-def _place(terms: Sequence[TermData], groups: tuple[str, ...], root: Array) -> tuple[_Term, ...]:
+def _place(
+    terms: Sequence[TermData], groups: tuple[str, ...], root: Array, residual: Array, bases: Sequence[Array | None]
+) -> tuple[_Term, ...]:
     placed, at = [], 0
     width = dict.fromkeys(groups, 0)
-    for term in terms:
+    for term, basis in zip(terms, bases, strict=True):
         k = term.values.shape[1]
         size = term.structure.n_theta(k)
-        z = term.values * root[:, None]
-        largest = np.max(np.abs(z), axis=0)
-        largest = np.where(largest > 0.0, largest, 1.0)
-        z = z / largest
-        T = _orthonormal(z.T @ z / len(z)) / largest[:, None]
+        free = term.structure.linear and size == k * (k + 1) // 2
+        T = basis if free and basis is not None else _basis(term, root, residual, free)
         placed.append(
             _Term(
                 structure=term.structure,
+                free=free,
                 k=k,
                 theta=slice(at, at + size),
                 factor=groups.index(term.group),
@@ -217,6 +238,32 @@ def _place(terms: Sequence[TermData], groups: tuple[str, ...], root: Array) -> t
         width[term.group] += k
         at += size
     return tuple(placed)
+
+
+def _basis(term: TermData, root: Array, residual: Array, free: bool) -> Array:
+    """Return T (k, k) that makes the term's columns orthonormal on average; if free, directions of large variance first."""
+    z = term.values * root[:, None]
+    largest = np.max(np.abs(z), axis=0)
+    largest = np.where(largest > 0.0, largest, 1.0)
+    z = z / largest
+    G = z.T @ z / len(z)
+    if not free or z.shape[1] == 1:
+        return _orthonormal(G) / largest[:, None]
+    T = _orthonormal(G[::-1, ::-1])[::-1, ::-1]
+    return T[:, np.argsort(-_between(term.index, term.n_levels, z @ T, residual), kind="stable")] / largest[:, None]
+
+
+def _between(index: Array, n_levels: int, z: Array, residual: Array) -> Array:
+    """Return a moment estimate of the variance of each column's effect (k,), the total variance being one.
+
+    E sum_j s_j^2 / n_j = J v + sigma_f^2 (n - J), with s_j = sum z e and n_j = sum z^2 in level j, and v the total variance.
+    """
+    sizes = np.empty(z.shape[1])
+    for c, column in enumerate(z.T):
+        mass = np.bincount(index, column**2, n_levels)
+        sums = np.bincount(index, column * residual, n_levels)
+        sizes[c] = np.sum(sums[mass > 0.0] ** 2 / mass[mass > 0.0])
+    return (sizes - n_levels) / max(len(residual) - n_levels, 1)
 
 
 def _factor(terms: Sequence[TermData], placed: tuple[_Term, ...], f: int, root: Array) -> pls.Factor:
@@ -234,12 +281,14 @@ def _scale(placed: tuple[_Term, ...]) -> Array:
 
 
 def _term_scale(term: _Term) -> Array:
-    """Return B (n_theta, n_theta), theta = B t, so that t of order one gives effects of the size of the noise.
+    """Return B (n_theta, n_theta), theta = B t, so that t of order one gives effects of the size of the noise (free terms: t is in T).
 
     For a structure linear in theta, the first of T, its diagonal, its mean size that maps the structure onto itself:
     T L(t) = L(B t). Otherwise only unbounded standard deviations are scaled.
     """
     structure, k = term.structure, term.k
+    if term.free:
+        return np.eye(structure.n_theta(k))
     size = float(np.exp(np.mean(np.log(np.diagonal(term.T)))))
     if not structure.linear:
         is_sd = (structure.lower(k) == 0.0) & np.isinf(structure.upper(k))
@@ -259,7 +308,8 @@ def _linear(placed: tuple[_Term, ...], built: pls.System, scale: Array) -> Array
     for term in placed:
         if term.structure.linear:
             basis = term.structure.jacobian(term.structure.start(term.k), term.k)
-            K[_places(term, built).ravel(), term.theta] = (term.T_inverse @ basis).reshape(len(basis), -1).T
+            own = basis if term.free else term.T_inverse @ basis
+            K[_places(term, built).ravel(), term.theta] = own.reshape(len(basis), -1).T
     return K @ scale
 
 
@@ -271,19 +321,12 @@ def _places(term: _Term, built: pls.System) -> Array:
 
 
 def _moments(placed: tuple[_Term, ...], factors: Sequence[pls.Factor], scale: Array, residual: Array) -> tuple[Array, Array]:
-    """Return a start in t from sums of squares between levels, and a rough diagonal of the Hessian there.
-
-    Per column: E sum_j s_j^2 / n_j = J v + sigma_f^2 (n - J), with s_j = sum z e and n_j = sum z^2 in level j and v the total variance.
-    """
+    """Return a start in t from sums of squares between levels, and a rough diagonal of the Hessian there."""
     n = len(residual)
     sizes = []
     for term in placed:
         factor = factors[term.factor]
-        z = factor.z[:, term.column : term.column + term.k]
-        mass = np.array([np.bincount(factor.index, z[:, c] ** 2, factor.n_levels) for c in range(term.k)])
-        sums = np.array([np.bincount(factor.index, z[:, c] * residual, factor.n_levels) for c in range(term.k)])
-        between = np.sum(np.where(mass > 0.0, sums**2, 0.0) / np.where(mass > 0.0, mass, 1.0), axis=1)
-        sizes.append((between - factor.n_levels) / max(n - factor.n_levels, 1))
+        sizes.append(_between(factor.index, factor.n_levels, factor.z[:, term.column : term.column + term.k], residual))
     noise = max(1.0 - sum(float(np.sum(np.maximum(size, 0.0))) for size in sizes), 0.1)
     start, curvature = np.zeros(scale.shape[0]), np.ones(scale.shape[0])
     for term, size in zip(placed, sizes, strict=True):
@@ -299,7 +342,8 @@ def _term_start(term: _Term, relative: Array, weight: Array, B: Array) -> tuple[
     """Return t that gives each (scaled) effect the standard deviation `relative`, as far as the structure can, and the curvature."""
     structure, k = term.structure, term.k
     theta = structure.start(k)
-    J = term.T_inverse @ np.tensordot(B.T, structure.jacobian(theta, k), axes=1)
+    J = np.tensordot(B.T, structure.jacobian(theta, k), axes=1)
+    J = J if term.free else term.T_inverse @ J
     on_diagonal = np.diagonal(J, axis1=1, axis2=2)
     reach = np.sum(np.abs(on_diagonal), axis=1)
     is_sd = (structure.lower(k) == 0.0) & (reach > 0.0)
@@ -312,15 +356,67 @@ def _term_start(term: _Term, relative: Array, weight: Array, B: Array) -> tuple[
 
 
 def theta_of(problem: Problem, t: Array) -> Array:
-    """Return theta, lme4's parameters, of the search's coordinates t."""
+    """Return theta, lme4's parameters, of the search's coordinates t; diagonals of Lambda are made positive.
+
+    A free term's factor is that of T L(t) L(t)'T', found by an orthogonal rotation of the columns of T L(t).
+    """
     theta: Array = problem.scale @ t
+    for term in problem.terms:
+        if term.structure.linear:
+            L = term.structure.factor(theta[term.theta], term.k)
+            theta[term.theta] = _coordinates(term, _lower(term.T @ L) if term.free else L)
     return theta
 
 
 def vector_of(problem: Problem, theta: Array) -> Array:
     """Return the search's coordinates of theta."""
-    t: Array = problem.scale_inverse @ np.asarray(theta, dtype=float)
+    t = np.zeros(problem.n_theta)
+    for term in problem.terms:
+        own = np.asarray(theta, dtype=float)[term.theta]
+        if term.free:
+            t[term.theta] = _coordinates(term, _lower(term.T_inverse @ term.structure.factor(own, term.k)))
+        else:
+            t[term.theta] = np.linalg.solve(problem.scale[term.theta, term.theta], own)
     return t
+
+
+def theta_jacobian(problem: Problem, t: Array) -> Array:
+    """Return d theta / d t (n_theta, n_theta) by central differences."""
+    columns = []
+    for i in range(problem.n_theta):
+        h = np.zeros(problem.n_theta)
+        h[i] = 1e-6
+        columns.append((theta_of(problem, t + h) - theta_of(problem, t - h)) / 2e-6)
+    return np.array(columns).T.reshape(problem.n_theta, problem.n_theta)
+
+
+def turned(problem: Problem, t: Array) -> list[Array | None]:
+    """Return for each free term the basis of the principal directions of its covariance at t, largest first; None for others."""
+    bases: list[Array | None] = []
+    for term in problem.terms:
+        if not term.free:
+            bases.append(None)
+            continue
+        U, _, _ = np.linalg.svd(term.structure.factor(t[term.theta], term.k))
+        bases.append(term.T @ U)
+    return bases
+
+
+def _lower(A: Array) -> Array:
+    """Return lower-triangular L with LL' = AA'; a diagonal that is zero but for rounding is made so."""
+    L: Array = np.linalg.qr(A.T, mode="r").T
+    rows = np.arange(len(L))
+    tiny = np.abs(L[rows, rows]) <= 1e-10 * np.sqrt(np.sum(A**2, axis=1))
+    L[rows[tiny], rows[tiny]] = 0.0
+    return L
+
+
+def _coordinates(term: _Term, L: Array) -> Array:
+    """Return the parameters of a linear structure's L (k, k), after giving its columns a diagonal that is not negative."""
+    basis = term.structure.jacobian(term.structure.start(term.k), term.k).reshape(-1, term.k**2)
+    positive = L * np.where(np.diagonal(L) < 0.0, -1.0, 1.0)
+    coordinates: Array = (basis @ positive.ravel()) / np.sum(basis**2, axis=1)
+    return coordinates
 
 
 def _lambda(problem: Problem, t: Array) -> Array:

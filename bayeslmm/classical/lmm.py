@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm.classical.diagnose import singular_terms
-from bayeslmm.classical.engine import Problem, TermData, estimate, objective, prepare, theta_of, vector_of
+from bayeslmm.classical.engine import Problem, TermData, estimate, objective, prepare, theta_jacobian, theta_of, turned, vector_of
 from bayeslmm.classical.fit import ClassicalFit, SearchLog
-from bayeslmm.classical.optimise import Box, Minimum, search
+from bayeslmm.classical.optimise import Box, Minimum, minimise, search
 from bayeslmm.covariance import STRUCTURES
 from bayeslmm.design import check_groups
 from bayeslmm.errors import ConvergenceWarning, DataError, FitError, SingularFitWarning
@@ -120,8 +120,8 @@ def refit(fit: ClassicalFit, y: Any) -> ClassicalFit:
     return _fit(replace(fit.model, design=replace(design, y=values)), reml=fit.reml, start=fit.theta)
 
 
-def problem_of(model: Model, *, reml: bool = True) -> Problem:
-    """Return the criterion of a gaussian model, ready to be evaluated at any theta (see `engine`).
+def problem_of(model: Model, *, reml: bool = True, bases: Sequence[Array | None] | None = None) -> Problem:
+    """Return the criterion of a gaussian model, ready to be evaluated at any theta (see `engine`; `bases` as in `prepare`).
 
     Raises
     ------
@@ -155,6 +155,7 @@ def problem_of(model: Model, *, reml: bool = True) -> Problem:
         weights=design.weights if design.has_weights else None,
         offset=design.offset if design.has_offset else None,
         reml=reml,
+        bases=bases,
     )
 
 
@@ -162,6 +163,8 @@ def _fit(model: Model, *, reml: bool, start: Array | None) -> ClassicalFit:
     with _one_thread():
         problem = problem_of(model, reml=reml)
         found = _search(problem, start)
+        if not found.converged:
+            problem, found = _search_turned(model, problem, found)
         theta = theta_of(problem, found.x)
         values = estimate(problem, theta)
     design = model.design
@@ -195,32 +198,54 @@ def _by_block(problem: Problem, b: tuple[Array, ...]) -> list[Array]:
 
 
 def _search(problem: Problem, start: Array | None) -> Minimum:
-    box = Box(lower=problem.lower, upper=problem.upper)
-    first = problem.start if start is None else np.maximum(vector_of(problem, start), np.where(problem.lower == 0.0, 0.02, -np.inf))
+    box = _box(problem)
+    first = problem.start if start is None else _inside(problem, vector_of(problem, start))
     return search(
         lambda t: objective(problem, t),
         first,
         box,
         problem.curvature,
         others=_other_starts(problem),
-        doubtful=lambda found: found.flat or not found.converged or bool(np.any(box.at_limit(found.x))),
+        doubtful=lambda found: found.flat or not found.converged or bool(np.any(box.on_edge(found.x))),
     )
 
 
+def _search_turned(model: Model, problem: Problem, found: Minimum) -> tuple[Problem, Minimum]:
+    """Search on from where a search failed, with each unstructured term in the principal directions of its covariance there."""
+    again = problem_of(model, reml=problem.reml, bases=turned(problem, found.x))
+    start = vector_of(again, theta_of(problem, found.x))
+    better = minimise(lambda t: objective(again, t), _inside(again, start), _box(again), again.curvature)
+    if better.value > found.value + 1e-9 * max(1.0, abs(found.value)):
+        return problem, found
+    return again, replace(better, evaluations=found.evaluations + better.evaluations, starts=found.starts + 1)
+
+
+def _box(problem: Problem) -> Box:
+    return Box(lower=problem.lower, upper=problem.upper, mirror=problem.mirror)
+
+
+def _inside(problem: Problem, t: Array) -> Array:
+    """Move zero standard deviations a little off zero, where the gradient would vanish."""
+    return np.where(_is_sd(problem), np.maximum(t, 0.02), t)
+
+
+def _is_sd(problem: Problem) -> Array:
+    is_sd: Array = problem.mirror | (problem.lower == 0.0)
+    return is_sd
+
+
 def _other_starts(problem: Problem) -> list[Array]:
-    """Return starts that differ in kind: lme4's identity, small effects, large effects, and correlated ones of either sign."""
+    """Return starts that differ in kind: lme4's identity, then small and large effects with correlations of either sign."""
     identity = vector_of(problem, np.concatenate([np.zeros(0), *(term.structure.start(term.k) for term in problem.terms)]))
-    on_diagonal = problem.lower == 0.0
-    sizes = np.where(on_diagonal, 1.0, 0.0)
+    on_diagonal = _is_sd(problem)
     sign = np.where(np.arange(problem.n_theta) % 2 == 0, 0.4, -0.4)
-    mixed = np.where(on_diagonal, 0.6, np.clip(sign, 0.5 * problem.lower, 0.5 * problem.upper))
-    return [identity, 0.3 * sizes, 2.0 * sizes, mixed, np.where(on_diagonal, mixed, -mixed)]
+    mixed = np.where(on_diagonal, 0.5, np.clip(sign, 0.5 * problem.lower, 0.5 * problem.upper))
+    return [identity, mixed, np.where(on_diagonal, 2.0, -mixed)]
 
 
 def _log(problem: Problem, found: Minimum) -> SearchLog:
-    back = problem.scale_inverse
-    box = Box(lower=problem.lower, upper=problem.upper)
-    boundary = bool(np.any(box.at_limit(found.x)))
+    back = np.linalg.pinv(theta_jacobian(problem, found.x))
+    boundary = bool(np.any(_box(problem).on_edge(found.x)))
     verdict = "converged at the boundary" if boundary else "converged"
     if found.flat:
         verdict = "flat"

@@ -24,10 +24,15 @@ _FLAT = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """Lower and upper limits (n,) of the parameters."""
+    """Lower and upper limits (n,) of the parameters; `mirror`: those in whose sign the function is even, so that zero is an edge.
+
+    A parameter with a mirror has no lower limit in the search: a limit at zero would be a trap where the way to the minimum leads
+    through zero, as for a Cholesky factor whose column has to change sign. Only the result is brought back to the positive side.
+    """
 
     lower: Array
     upper: Array
+    mirror: Array
 
     def clip(self, x: Array) -> Array:
         return np.minimum(np.maximum(x, self.lower), self.upper)
@@ -38,6 +43,10 @@ class Box:
 
     def at_limit(self, x: Array) -> Array:
         return (x <= self.lower) | (x >= self.upper)
+
+    def on_edge(self, x: Array) -> Array:
+        """Return which parameters are at a limit, or at the zero of a mirror."""
+        return self.at_limit(x) | (self.mirror & (x == 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +144,7 @@ def search(
 
 
 def _minimum(state: _State, hessian: Array, step: float, converged: bool) -> Minimum:
-    free = ~(state.box.at_limit(state.x) & (state.box.held(state.x, state.gradient) | (np.abs(state.gradient) < 1e-8)))
+    free = ~state.box.at_limit(state.x)
     values = np.linalg.eigvalsh(hessian[np.ix_(free, free)]) if np.any(free) else np.ones(1)
     least = float(values[0]) / max(float(values[-1]), 1.0)
     projected = np.where(state.box.held(state.x, state.gradient), 0.0, np.abs(state.gradient))
@@ -158,7 +167,7 @@ def _minimum(state: _State, hessian: Array, step: float, converged: bool) -> Min
 # ----------------------------------------------------------------------------------------------------------------- quasi-Newton
 
 
-def _quasi_newton(state: _State, hessian: Array, limit: int = 200) -> None:
+def _quasi_newton(state: _State, hessian: Array, limit: int = 80) -> None:
     for _ in range(limit):
         free = ~state.box.held(state.x, state.gradient)
         direction = _descent(hessian, state.gradient, free)
@@ -226,32 +235,30 @@ def _line_search(state: _State, direction: Array, limit: int = 25) -> bool:
 # ----------------------------------------------------------------------------------------------------------------------- Newton
 
 
-def _newton(state: _State, limit: int = 30) -> Minimum:
+def _newton(state: _State, limit: int = 15) -> Minimum:
     hessian = _differences(state)
     step = previous = np.inf
     for _ in range(limit):
-        if _snap(state):
-            hessian, previous = _differences(state), np.inf
-        if _leave_limit(state, hessian):
+        if _leave_limit(state, hessian) or _escape_saddle(state, hessian):
             _quasi_newton(state, np.diag(np.maximum(np.abs(np.diagonal(hessian)), 1e-3)))
             hessian, previous = _differences(state), np.inf
-            continue
-        free = ~state.box.held(state.x, state.gradient) & ~_resting(state)
-        if _escape_saddle(state, hessian, free):
-            hessian, previous = _differences(state), np.inf
-            continue
-        direction = _capped(_regular_step(hessian, state.gradient, free), state.x)
+        direction = _capped(_regular_step(hessian, state.gradient, _free(state)), state.x)
         step = float(np.max(np.abs(direction), initial=0.0))
-        if step < _STEP_TOLERANCE:
-            return _minimum(state, hessian, step, True)
-        if not _newton_step(state, direction):
+        if step >= _STEP_TOLERANCE and not _newton_step(state, direction):
             return _minimum(state, hessian, step, _negligible(state, direction))
-        if step > 0.1 * previous:
-            hessian, step = _differences(state), np.inf
-        if step * step / (previous if np.isfinite(previous) else 1.0) < 0.1 * _STEP_TOLERANCE:
+        arrived = step * min(step / previous, 1.0) < 0.1 * _STEP_TOLERANCE or step < _STEP_TOLERANCE
+        if arrived and not _snap(state):
             return _minimum(state, hessian, step, True)
+        if step > 0.1 * previous and not arrived:
+            hessian, step = _differences(state), np.inf
         previous = step
     return _minimum(state, hessian, step, False)
+
+
+def _free(state: _State) -> Array:
+    """Return which parameters may move: not those held at a limit, nor those on an edge with zero slope (a variance of zero)."""
+    resting = state.box.on_edge(state.x) & (np.abs(state.gradient) < 1e-9)
+    return ~state.box.held(state.x, state.gradient) & ~resting
 
 
 def _snap(state: _State) -> bool:
@@ -259,19 +266,15 @@ def _snap(state: _State) -> bool:
     box, x = state.box, state.x
     near_lower = (x > box.lower) & (x < box.lower + _NEAR)
     near_upper = (x < box.upper) & (x > box.upper - _NEAR)
-    if not np.any(near_lower | near_upper):
+    near_zero = box.mirror & (x != 0.0) & (np.abs(x) < _NEAR)
+    if not np.any(near_lower | near_upper | near_zero):
         return False
-    snapped = np.where(near_lower, box.lower, np.where(near_upper, box.upper, x))
+    snapped = np.where(near_zero, 0.0, np.where(near_lower, box.lower, np.where(near_upper, box.upper, x)))
     value, gradient = state.evaluate(snapped)
     if value > state.value + _ROUNDOFF * max(1.0, abs(state.value)):
         return False
     state.accept(snapped, value, gradient)
     return True
-
-
-def _resting(state: _State) -> Array:
-    """Return which parameters stand at a limit with zero slope (a variance of zero): they stay, unless `_leave_limit` finds gain."""
-    return state.box.at_limit(state.x) & (np.abs(state.gradient) < 1e-9)
 
 
 def _negligible(state: _State, direction: Array) -> bool:
@@ -321,7 +324,7 @@ def _newton_step(state: _State, direction: Array) -> bool:
 
 def _leave_limit(state: _State, hessian: Array) -> bool:
     """Move parameters off a limit with zero slope where the curvature is negative; return whether one did."""
-    resting = np.flatnonzero(_resting(state) & (np.diagonal(hessian) < -1e-6))
+    resting = np.flatnonzero(state.box.at_limit(state.x) & (np.abs(state.gradient) < 1e-9) & (np.diagonal(hessian) < -1e-6))
     slack = _ROUNDOFF * max(1.0, abs(state.value))
     for i in resting:
         for size in (0.5, 0.1, 0.02):
@@ -334,8 +337,9 @@ def _leave_limit(state: _State, hessian: Array) -> bool:
     return False
 
 
-def _escape_saddle(state: _State, hessian: Array, free: Array) -> bool:
+def _escape_saddle(state: _State, hessian: Array) -> bool:
     """At a stationary point with negative curvature inside the box, move along it; return whether the function fell."""
+    free = ~state.box.at_limit(state.x)
     if not np.any(free):
         return False
     values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])

@@ -39,8 +39,9 @@ class ClassicalSummary:
 
 def summarise(fit: ClassicalFit) -> ClassicalSummary:
     """Return the summary of a classical fit."""
-    parts = [_heading(fit), _criterion(fit), _residuals(fit), _random(fit), _fixed(fit), _correlations(fit), _messages(fit)]
-    return ClassicalSummary(text="\n\n".join(part for part in parts if part) + "\n")
+    parts = [_heading(fit), _criterion(fit), _residuals(fit), _random(fit), _fixed(fit), _correlations(fit)]
+    text = "\n\n".join(part for part in parts if part)
+    return ClassicalSummary(text="\n".join([text, *_messages(fit)]) + "\n")
 
 
 def _heading(fit: ClassicalFit) -> str:
@@ -134,7 +135,7 @@ def _correlations(fit: ClassicalFit) -> str:
     return "Correlation of Fixed Effects:\n" + text_matrix(columns, abbreviate(names, 11)[1:])
 
 
-def _messages(fit: ClassicalFit) -> str:
+def _messages(fit: ClassicalFit) -> list[str]:
     lines = []
     if fit.dropped:
         several = f"{len(fit.dropped)} column{'s' if len(fit.dropped) > 1 else ''} / coefficient{'s' if len(fit.dropped) > 1 else ''}"
@@ -144,4 +145,4 @@ def _messages(fit: ClassicalFit) -> str:
         lines.append(f"boundary (singular) fit: {', '.join(terms)}; see .diagnose()")
     if not fit.converged:
         lines.append(f"the search did not converge ({fit.convergence}); see .diagnose()")
-    return "\n".join(lines)
+    return lines

@@ -17,8 +17,8 @@ def deparse(node: Node) -> str:
     match node:
         case Name(name=name):
             return name if name == "." else quote_name(name)
-        case Literal(value=value):
-            return _literal(value)
+        case Literal(value=value, text=text):
+            return text or _literal(value)
         case Call(function=function, args=args, keywords=keywords):
             given = [deparse(arg) for arg in args]
             named = [f"{quote_name(name)} = {deparse(value)}" for name, value in keywords]

@@ -12,7 +12,7 @@ from bayeslmm.errors import DataError, FormulaError, suggest
 from bayeslmm.formula.deparse import deparse
 from bayeslmm.formula.functions import FUNCTIONS, Function
 from bayeslmm.formula.nodes import Binary, Call, Literal, Name, Node, Paren, Unary
-from bayeslmm.formula.values import MISSING, Factor, Numbers
+from bayeslmm.formula.values import MISSING, Factor, Numbers, labels_of
 
 __all__ = ["Scope", "columns_in", "evaluate"]
 
@@ -24,13 +24,15 @@ class Scope:
     """Where a node is evaluated.
 
     `read`: a column's values by name. `states`: call's label -> what a stateful function remembers; filled where `fitting`.
-    `rows`: labels of the rows, by position, for messages. `complete` (n,): rows without a missing value in any column that is used.
+    `rows`: labels of the rows, by position, for messages. `text`: the formula, for carets.
+    `complete` (n,): rows without a missing value in any column that is used.
     """
 
     read: Callable[[str], Numbers | Factor]
     states: MutableMapping[str, Mapping[str, Any]]
     fitting: bool
     rows: Any
+    text: str = ""
     complete: Array | None = None
 
 
@@ -140,10 +142,19 @@ def _call(node: Call, scope: Scope) -> Any:
         with np.errstate(all="ignore"):
             state = _state(node, function, args, keywords, scope)
             result = function.apply(args[0], state, *args[1:], **keywords)
+    except FormulaError as error:
+        raise _located(error.message, node, scope) from error
     except (TypeError, ValueError, AttributeError, np.linalg.LinAlgError) as error:
-        raise FormulaError(f"cannot evaluate {deparse(node)}: {error}") from error
+        raise _located(f"cannot evaluate {deparse(node)}: {error}", node, scope) from error
     value = Numbers(values=np.asarray(result)) if isinstance(result, np.ndarray) else result
     return _finite(node, value, scope)
+
+
+def _located(message: str, node: Call, scope: Scope) -> FormulaError:
+    """Return the error with a caret, where the call stands in the formula's own text (and not in that of a parameter)."""
+    if scope.text[node.start : node.end].startswith(node.function):
+        return FormulaError(message, text=scope.text, start=node.start, end=node.end)
+    return FormulaError(message)
 
 
 def _state(node: Call, function: Function, args: list[Any], keywords: dict[str, Any], scope: Scope) -> Mapping[str, Any]:
@@ -260,19 +271,13 @@ def _compare_labels(node: Node, operator: str, left: Any, right: Any) -> Numbers
     if operator not in ("==", "!=") or not isinstance(left, Factor):
         raise DataError(f"{deparse(node)}: categories can be compared by == and != only")
     if isinstance(right, Factor):
-        same = _labels(left) == _labels(right)
+        same = labels_of(left) == labels_of(right)
         missing = (left.codes == MISSING) | (right.codes == MISSING)
     else:
         label = right if isinstance(right, str) else f"{right:g}"
         same = left.codes == (left.levels.index(label) if label in left.levels else -9)
         missing = left.codes == MISSING
     return Numbers(values=np.where(missing, np.nan, same == (operator == "==")), logical=True)
-
-
-def _labels(factor: Factor) -> Array:
-    known = np.array([*factor.levels, *factor.unseen, None], dtype=object)
-    size = len(factor.levels)
-    return known[np.where(factor.codes >= 0, factor.codes, np.where(factor.codes == MISSING, -1, size - 2 - factor.codes))]
 
 
 def _membership(left: Any, right: Any) -> Numbers:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from bayeslmm.errors import FormulaError
+from bayeslmm.errors import DataError, FormulaError
 from bayeslmm.formula import splines
 from bayeslmm.formula.contrasts import contrast_spec
 from bayeslmm.formula.nodes import Name
-from bayeslmm.formula.values import MISSING, Factor, Numbers, Value, as_factor, drop_unused, number_label, recode
+from bayeslmm.formula.values import MISSING, Factor, Numbers, Value, as_factor, drop_unused, labels_of, number_label, recode
 
 __all__ = ["FUNCTIONS", "Function", "register_transform"]
 
@@ -280,7 +280,7 @@ def _dummy_fit(value: Value, levels: Any = None) -> Mapping[str, Any]:
 
 
 def _dummy(value: Value, state: Mapping[str, Any], levels: Any = None) -> Numbers:
-    factor = recode(_factor_of("dummy", value), state["levels"])
+    factor = _known("dummy", recode(_factor_of("dummy", value), state["levels"]))
     keep = [list(factor.levels).index(level) if level in factor.levels else -9 for level in state["keep"]]
     values = (factor.codes[:, None] == np.asarray(keep)).astype(float)
     values[factor.codes == MISSING] = np.nan
@@ -294,6 +294,14 @@ def _factor_of(function: str, value: Value) -> Factor:
     if isinstance(value, Numbers | Factor):
         return as_factor(value)
     raise FormulaError(f"{function}() needs a column")
+
+
+def _known(function: str, factor: Factor) -> Factor:
+    if factor.unseen:
+        raise DataError(
+            f"{function}(): level '{factor.unseen[0]}' has no rows in the fitted data (levels: {', '.join(factor.levels[:10])})"
+        )
+    return factor
 
 
 def _labels(values: Any) -> list[str]:
@@ -344,7 +352,7 @@ def _releveled(value: Value, state: Mapping[str, Any], ref: Any = None) -> Facto
 
 def _as_numeric(value: Value, state: Mapping[str, Any]) -> Array:
     if isinstance(value, Factor):
-        return np.where(value.codes == MISSING, np.nan, value.codes + 1.0)
+        return np.where(value.codes == MISSING, np.nan, _known("as.numeric", value).codes + 1.0)
     return np.asarray(value.values if isinstance(value, Numbers) else value, dtype=float)
 
 
@@ -379,7 +387,7 @@ def _ifelse_labels(test: Numbers, yes: Value, no: Value) -> Factor:
 
 def _texts(value: Value, size: int) -> Array:
     if isinstance(value, Factor):
-        return np.array([*value.levels, None], dtype=object)[np.maximum(value.codes, MISSING)]
+        return labels_of(value)
     if isinstance(value, Numbers):
         return np.array([None if np.isnan(x) else number_label(x) for x in value.values.tolist()], dtype=object)
     return np.full(size, None if value is None else _label(value), dtype=object)

@@ -40,9 +40,10 @@ class Name(_Spanned):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Literal(_Spanned):
-    """A number, a string, TRUE / FALSE, or NULL (`None`)."""
+    """A number, a string, TRUE / FALSE, or NULL (`None`); `text` where it prints otherwise than its value (`raw = T`)."""
 
     value: float | int | str | bool | None
+    text: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -196,6 +196,13 @@ class _Parser:
         _check_arguments(node, self.text)
         return self.uncalled(node)
 
+    def truth(self, value: Node) -> Node:
+        """Read R's `T` and `F` as TRUE and FALSE where only a constant can stand: as a named argument."""
+        match value:
+            case Name(name="T" | "F" as name, start=start, end=end) if self.text[start] != "`":
+                return Literal(value=name == "T", text=name, start=start, end=end)
+        return value
+
     def argument(self, args: list[Node], keywords: dict[str, Node]) -> None:
         token = self.token
         named = token.kind in (Kind.NAME, Kind.BACKTICKED) and self.tokens[self.position + 1].symbol == "="
@@ -207,7 +214,7 @@ class _Parser:
         if token.value in keywords:
             raise self.fail(f"the argument {token.value} is given twice", token)
         self.position += 2
-        keywords[str(token.value)] = self.expression(0)
+        keywords[str(token.value)] = self.truth(self.expression(0))
 
 
 def _functions() -> Mapping[str, Function]:

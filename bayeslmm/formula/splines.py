@@ -61,6 +61,8 @@ def ns_knots(x: Array, df: int | None, knots: Sequence[float] | None, intercept:
 
 def _with_boundary(x: Array, spare: int, knots: Sequence[float] | None, order: int, boundary: Sequence[float] | None) -> list[float]:
     low, high = (float(x.min()), float(x.max())) if boundary is None else sorted(float(b) for b in boundary)
+    if not low < high:
+        raise FormulaError("a spline needs at least two distinct values between its boundary knots")
     inside = x[(x >= low) & (x <= high)]
     inner = np.quantile(inside, np.linspace(0, 1, spare + 2)[1:-1]) if knots is None else np.sort(np.asarray(knots, dtype=float))
     return sorted([low] * order + inner.tolist() + [high] * order)

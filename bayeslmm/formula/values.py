@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["MISSING", "Factor", "Numbers", "Value", "as_factor", "drop_unused", "frozen", "number_label", "recode"]
+__all__ = ["MISSING", "Factor", "Numbers", "Value", "as_factor", "drop_unused", "frozen", "labels_of", "number_label", "recode"]
 
 type Array = np.ndarray
 type Value = Numbers | Factor | float | str | bool | None
@@ -82,9 +82,9 @@ def recode(factor: Factor, levels: Sequence[str]) -> Factor:
     used = np.unique(slots[slots < len(known)])
     unseen = tuple(known[old] for old in used.tolist() if known[old] not in position)
     table = np.full(len(known) + 1, MISSING, dtype=np.intp)
+    position |= {label: -2 - order for order, label in enumerate(unseen)}
     for old in used.tolist():
-        label = known[old]
-        table[old] = position[label] if label in position else -2 - unseen.index(label)
+        table[old] = position[known[old]]
     return replace(factor, codes=table[slots], levels=wanted, unseen=unseen)
 
 
@@ -93,6 +93,13 @@ def drop_unused(factor: Factor) -> Factor:
     used = np.zeros(len(factor.levels), dtype=bool)
     used[factor.codes[factor.codes >= 0]] = True
     return factor if used.all() else recode(factor, [level for level, seen in zip(factor.levels, used.tolist(), strict=True) if seen])
+
+
+def labels_of(factor: Factor) -> Array:
+    """Return each row's label (objects), None where it is missing."""
+    known = np.array([*factor.levels, *factor.unseen, None], dtype=object)
+    size = len(factor.levels)
+    return np.asarray(known[np.where(factor.codes >= 0, factor.codes, np.where(factor.codes == MISSING, -1, size - 2 - factor.codes))])
 
 
 def frozen(values: Array) -> Array:

@@ -12,12 +12,13 @@ from scipy import stats
 
 from bayeslmm.errors import FitError
 from bayeslmm.fit import Fit
+from bayeslmm.formula.nodes import Name
 
 if TYPE_CHECKING:
     from bayeslmm.design import RandomBlock
     from bayeslmm.model import Model
 
-__all__ = ["Source", "effect_intervals", "grid_shape", "observed", "pick", "posterior_draws", "source_of"]
+__all__ = ["Source", "effect_intervals", "grid_shape", "observed", "pick", "posterior_draws", "response_label", "source_of"]
 
 type Array = np.ndarray
 
@@ -78,6 +79,16 @@ def observed(model: Model) -> Array:
     """Return the response on the scale of its mean: y, or successes / trials (n,)."""
     design = model.design
     return np.asarray(design.y, dtype=float) if design.trials is None else design.y / design.trials
+
+
+def response_label(model: Model, *, counts: bool = False) -> str:
+    """Return the response's name for an axis: of the proportion (or the counts) where it is successes of trials."""
+    design, response = model.design, model.formula.response
+    if design.trials is not None:
+        first = response.nodes[0] if response is not None else None
+        name = first.name if isinstance(first, Name) else design.response_name
+        return name if counts else f"{name}, proportion"
+    return design.response_name if design.response_levels is None else f"{design.response_name} = {design.response_levels[-1]}"
 
 
 def grid_shape(count: int, widest: int) -> tuple[int, int]:

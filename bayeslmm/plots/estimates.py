@@ -39,7 +39,9 @@ def draw(source: Source) -> Picture:
         panel.sharex(panels[-1])
     for position, (panel, part) in enumerate(zip(panels, parts, strict=True)):
         _panel(panel, source, table[table["part"] == part], [row for row in rows if row[0] == part])
-        _numbers(grid[position, 1:], source, table[table["part"] == part], [row for row in rows if row[0] == part], header=position == 0)
+        _numbers(
+            list(grid[position, 1:]), source, table[table["part"] == part], [row for row in rows if row[0] == part], header=position == 0
+        )
         panel.set_title(PARTS.get(part, part), loc="left", fontweight="bold")
         if position < len(parts) - 1:
             panel.spines["bottom"].set_visible(False)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bayeslmm.errors import FitError, suggest
 from bayeslmm.formula.nodes import names_in
-from bayeslmm.plots.common import Source, grid_shape, observed, pick
+from bayeslmm.plots.common import Source, grid_shape, observed, pick, response_label
 from bayeslmm.plots.picture import COLOURS, LINES, MARKERS, MUTED, Picture
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ def _panels(source: Source, frame: pd.DataFrame, block: RandomBlock, axis: _Axis
     for panel in panels[len(shown) :]:
         panel.set_visible(False)
     _show_ticks_above_gaps(panels, columns, len(shown))
-    figure.supxlabel(axis.name, fontsize=9.5)
-    figure.supylabel(_response_label(model), fontsize=9.5)
+    figure.supxlabel(f"{axis.name}   (a panel for each {block.group})", fontsize=9.5)
+    figure.supylabel(response_label(model), fontsize=9.5)
     _legend(figure, source, any("lower" in frame_of_line for frame_of_line in lines.values()), prob)
     data = _line_data(block, shown, axis, lines)
     alt = (
-        f"Small multiples of {_response_label(model)} against {axis.name} for {len(shown)} of {block.n_levels} levels of {block.group}: "
+        f"Small multiples of {response_label(model)} against {axis.name} for {len(shown)} of {block.n_levels} levels of {block.group}: "
         f"circles are observations, lines the fits by {' and '.join(source.labels)}."
     )
     return figure.describe(alt, data)
@@ -122,10 +122,10 @@ def _by_level(source: Source, frame: pd.DataFrame, block: RandomBlock | None, pr
     panel.set_xticks(range(len(levels)), [_short(level) for level in levels], rotation=60 if len(levels) > 15 else 0)
     panel.set_xlim(-0.5, len(levels))
     panel.set_xlabel("" if block is None else block.group)
-    panel.set_ylabel(_response_label(model))
+    panel.set_ylabel(response_label(model))
     _legend(figure, source, any("lower" in part for part in parts), prob, markers=True)
     alt = (
-        f"{_response_label(model)} by level of {block.group if block else 'no group'}: circles are observations, "
+        f"{response_label(model)} by level of {block.group if block else 'no group'}: circles are observations, "
         f"filled or open marks the means fitted by {' and '.join(source.labels)}."
     )
     return figure.describe(alt, pd.concat(parts, ignore_index=True))
@@ -259,13 +259,6 @@ def _line_data(block: RandomBlock, shown: np.ndarray, axis: _Axis, lines: dict[s
     levels = np.repeat([block.levels[level] for level in shown], len(axis.grid))
     values = axis.values * len(shown)
     return pd.concat([frame.assign(fit=label, level=levels, **{axis.name: values}) for label, frame in lines.items()], ignore_index=True)
-
-
-def _response_label(model: Model) -> str:
-    design = model.design
-    if design.trials is not None:
-        return f"proportion, {design.response_name}"
-    return design.response_name if design.response_levels is None else f"{design.response_name} = {design.response_levels[-1]}"
 
 
 def _short(label: str, width: int = 18) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.labelcolor": INK,
     "axes.unicode_minus": True,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "text.color": INK,
     "text.parse_math": False,
     "xtick.color": "#444444",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bayeslmm.plots.common import Source
+from bayeslmm.plots.common import Source, response_label
 from bayeslmm.plots.picture import COLOURS, INK, Picture
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def draw(source: Source, *, n: int = 60, seed: int = 1) -> Picture:
         simulated = fit.simulate(n, conditional=True, seed=seed).to_numpy(dtype=float)
         (_counts if discrete else _densities)(panel, y, simulated, COLOURS[number])
         panel.set_title(f"{label}: {n} simulated responses", loc="left")
-        panel.set_xlabel(source.model.design.response_name)
+        panel.set_xlabel(response_label(source.model, counts=True))
         panel.legend(loc="upper right")
         parts.append(pd.DataFrame(simulated, columns=[f"sim_{i + 1}" for i in range(simulated.shape[1])]).assign(fit=label, observed=y))
     panels[0].set_ylabel("rows" if discrete else "density")

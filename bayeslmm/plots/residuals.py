@@ -40,7 +40,7 @@ def draw(source: Source, *, residual: str = "pearson", prob: float = 0.95) -> Pi
     parts = []
     for number, (label, fit) in enumerate(zip(source.labels, source.fits, strict=True)):
         table = _table(fit, residual)
-        _against_fitted(grid[number, 0], table, COLOURS[number], f"{label}: {residual} residuals")
+        _against_fitted(grid[number, 0], table, COLOURS[number], f"{label}: {residual.capitalize()} residuals")
         _quantiles(grid[number, 1], table["residual"].to_numpy(), COLOURS[number], label, prob)
         parts.append(table.assign(fit=label))
     data = pd.concat(parts, ignore_index=True)

@@ -26,11 +26,14 @@ _OPERATORS = {
 }
 _ESCAPED = {"_": "_", "%": "%", "&": "&", "#": "#", "$": "$", "{": "{", "}": "}"}
 _STYLES = ("mathrm", "mathbf", "boldsymbol", "mathcal", "text")
+_INFIX = ' form="infix"'
 _TOKEN = re.compile(r"\\begin\{aligned\}|\\end\{aligned\}|\\\\|\\[A-Za-z]+|\\.|[{}_^&]|\d+(?:\.\d+)?|\s+|.", re.DOTALL)
 
 
 def mathml(latex: str) -> str:
-    r"""Return MathML for the subset of LaTeX that `Model.explain` writes; unknown commands appear as their names.
+    r"""Return the subset of LaTeX that `Model.explain` writes as an HTML table of MathML cells, aligned at the `&`.
+
+    Unknown commands appear as their names. (Cells of a table, because browsers do not align the columns of MathML's own.)
 
     Examples
     --------
@@ -46,12 +49,12 @@ def mathml(latex: str) -> str:
             rows[-1].append([])
         else:
             rows[-1][-1].append(token)
-    body = "".join(f"<mtr>{''.join(_cell(cell, place) for place, cell in enumerate(row))}</mtr>" for row in rows if any(row))
-    return f'<math display="block"><mtable>{body}</mtable></math>'
+    body = "".join(f"<tr>{''.join(_cell(cell, place) for place, cell in enumerate(row))}</tr>" for row in rows if any(row))
+    return f'<div class="scroll"><table class="equation" role="math"><tbody>{body}</tbody></table></div>'
 
 
 def _cell(tokens: list[str], place: int) -> str:
-    return f'<mtd class="{"l" if place == 0 else "r"}">{_sequence(iter(tokens), None)}</mtd>'
+    return f'<td class="{"l" if place == 0 else "r"}"><math displaystyle="true"><mrow>{_sequence(iter(tokens), None)}</mrow></math></td>'
 
 
 def _sequence(tokens: Iterator[str], end: str | None) -> str:
@@ -84,7 +87,7 @@ def _atom(token: str, tokens: Iterator[str]) -> str:
         return _command(token[1:], tokens)
     if token[:1].isdigit():
         return f"<mn>{token}</mn>"
-    return f"<mi>{escape(token)}</mi>" if token.isalpha() else f"<mo>{escape(token)}</mo>"
+    return f"<mi>{escape(token)}</mi>" if token.isalpha() else f"<mo{_INFIX if token in '=+' else ''}>{escape(token)}</mo>"
 
 
 def _command(name: str, tokens: Iterator[str]) -> str:
@@ -94,7 +97,7 @@ def _command(name: str, tokens: Iterator[str]) -> str:
         return f"<mi>{_SYMBOLS[name]}</mi>"
     if name in _OPERATORS:
         shown = _OPERATORS[name]
-        return f"<mtext>{shown}</mtext>" if shown.isspace() else f"<mo>{shown}</mo>"
+        return f"<mtext>{shown}</mtext>" if shown.isspace() else f'<mo form="infix">{shown}</mo>'
     return f"<mtext>{escape(_ESCAPED.get(name, name))}</mtext>"
 
 

@@ -70,10 +70,13 @@ def _model_sentence(model: Model) -> str:
 def _classical_sentence(label: str, fit: Fit) -> str:
     ok = fit.diagnose().ok
     state = "The optimiser's convergence checks passed." if ok else f"The fit failed these checks: {_failed(fit)}."
-    optimiser = recorded(fit, "optimizer") or recorded(fit, "optimiser") or NOT_RECORDED
+    search = getattr(fit, "search", None)
+    optimiser = getattr(search, "optimiser", None) or NOT_RECORDED
+    evaluations = getattr(search, "evaluations", None)
+    count = "" if evaluations is None else f", {evaluations} evaluations"
     return (
         f"{label}: the model was fitted by {_METHODS.get(fit.method, fit.method)} with bayeslmm {_version('bayeslmm')} "
-        f"(penalised least squares as in lme4; optimiser {optimiser}). {state} {_fixed_results(fit)}"
+        f"(penalised least squares as in lme4; optimiser {optimiser}{count}). {state} {_fixed_results(fit)}"
     )
 
 
@@ -86,9 +89,10 @@ def _posterior_sentence(label: str, fit: Fit) -> str:
     divergences = _find(values, "diverg")
     state = "All checks passed." if fit.diagnose().ok else f"The fit failed these checks: {_failed(fit)}."
     return (
-        f"{label}: the posterior was sampled by NUTS (sampler {recorded(fit, 'sampler') or NOT_RECORDED}) "
+        f"{label}: the posterior was sampled by NUTS (sampler {_said(fit, 'sampler')}) "
         f"with PyMC {_version('pymc')} and bayeslmm {_version('bayeslmm')}: "
-        f"{chains} chains of {draws} draws after {recorded(fit, 'tune') or NOT_RECORDED} of warm-up, seed {_seed(fit)}. "
+        f"{chains} chains of {draws} draws after {_said(fit, 'tune')} of warm-up, "
+        f"target acceptance {_said(fit, 'target_accept')}, seed {_said(fit, 'seed')}. "
         f"Largest R-hat {rhat}, smallest bulk ESS {bulk}, smallest tail ESS {tail}, divergent transitions {divergences}. {state} "
         f"Priors are listed in full in the section Priors. {_fixed_results(fit)}"
     )
@@ -125,9 +129,9 @@ def recorded(fit: Fit, name: str) -> Any:
     return provenance.get(name) if hasattr(provenance, "get") else getattr(provenance, name, None)
 
 
-def _seed(fit: Fit) -> str:
-    seed = recorded(fit, "seed")
-    return NOT_RECORDED if seed is None else str(seed)
+def _said(fit: Fit, name: str) -> str:
+    value = recorded(fit, name)
+    return NOT_RECORDED if value is None else str(value)
 
 
 def _version(package: str) -> str:
@@ -160,7 +164,7 @@ def provenance_rows(pairs: Sequence[tuple[str, Fit]]) -> Iterator[tuple[str, str
     yield "Dialect", model.dialect
     yield "SHA-256 of the data used", data_hash(model)
     for label, fit in pairs:
-        yield f"Seed, {label}", _seed(fit) if fit.draws().n_draws > 1 else "none needed"
+        yield f"Seed, {label}", _said(fit, "seed") if fit.draws().n_draws > 1 else "none needed"
     yield "Python", platform.python_version()
     yield "Platform", platform.platform()
     for package in PACKAGES:

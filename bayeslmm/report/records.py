@@ -18,14 +18,14 @@ NOT_RECORDED = "[not recorded]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A table's column: its heading and the kind of its cells (`text`, `number`, `signed`, `count`, `code`, `mark`)."""
+    """A table's column: its heading and the kind of its cells (`text`, `code`, `number`, `plain`, `signed`, `count`, `mark`)."""
 
     name: str
     kind: str = "text"
 
     @property
     def numeric(self) -> bool:
-        return self.kind in ("number", "signed", "count")
+        return self.kind in ("number", "signed", "count", "plain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,8 @@ _WRITERS: dict[str, Callable[[Any], str]] = {
     "number": lambda value: number(float(value)),
     "signed": lambda value: f"{float(value):+.2f}".replace("-", "−"),
     "count": lambda value: f"{int(value)}",
-    "mark": lambda value: "passed" if value else "failed",
+    "plain": lambda value: f"{float(value):.4g}".replace("-", "−"),
+    "mark": str,
 }
 
 

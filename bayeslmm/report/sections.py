@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import BayesLmmError
-from bayeslmm.fit import Fit
+from bayeslmm.fit import Check, Fit
 from bayeslmm.formula.nodes import names_in
 from bayeslmm.model import Model
 from bayeslmm.plots import plot
@@ -66,13 +66,14 @@ def verdict(subject: Subject) -> Section:
     for label, fit in subject.pairs:
         failed = [check for check in fit.diagnose().failed if check.severity == "error"]
         if failed:
-            said = " ".join(f"{check.meaning.rstrip('.')}." + (f" {check.remedy.rstrip('.')}." if check.remedy else "") for check in failed)
+            said = " ".join(sentence for check in failed for sentence in (_sentence(check.meaning), _sentence(check.remedy)) if sentence)
             blocks.append(Paragraph(text=f"{label}: {len(failed)} check{'s' * (len(failed) > 1)} failed. {said}", tone="bad"))
     if not blocks:
         names = " and ".join(subject.source.labels)
         blocks.append(Paragraph(text=f"{names}: all checks passed.", tone="good"))
     if subject.table is not None:
-        blocks.append(Bullets(items=tuple(subject.obj.verdicts)))
+        known = {f"{label} passed its checks." for label in subject.source.labels}
+        blocks.append(Bullets(items=tuple(said for said in subject.obj.verdicts if said not in known and " failed " not in said)))
     return Section(key="verdict", title="Verdict", blocks=tuple(blocks))
 
 
@@ -103,7 +104,14 @@ def results(subject: Subject) -> Section:
     return Section(
         key="results",
         title="Side by side",
-        blocks=(shown, _figure(subject, "estimates", "Estimates of each engine as distances in standard errors.")),
+        blocks=(
+            shown,
+            _figure(
+                subject,
+                "estimates",
+                "Estimates of each engine as distances in standard errors; a point without a line has no stated interval.",
+            ),
+        ),
     )
 
 
@@ -164,39 +172,48 @@ def priors(subject: Subject) -> Section | None:
 
 
 def diagnostics(subject: Subject) -> Section:
-    """Every check of every fit: value, limit, meaning, remedy."""
-    columns = (
+    """Every check of every fit: value, limit, meaning, and the remedy of those that failed."""
+    columns = [
         Column(name="Fit"),
         Column(name="Check", kind="code"),
-        Column(name="Value", kind="number"),
-        Column(name="Limit", kind="number"),
+        Column(name="Value", kind="plain"),
+        Column(name="Limit", kind="plain"),
         Column(name="", kind="mark"),
         Column(name="Meaning"),
         Column(name="Remedy"),
-    )
-    rows = [
-        (label, check.code, float(check.value), float(check.limit), check.passed, check.meaning, "" if check.passed else check.remedy)
+    ]
+    rows: list[tuple[Any, ...]] = [
+        (label, check.code, float(check.value), float(check.limit), _mark(check), check.meaning, "" if check.passed else check.remedy)
         for label, fit in subject.pairs
         for check in fit.diagnose()
     ]
-    return Section(key="diagnostics", title="Diagnostics", blocks=(Table(caption="Checks", columns=columns, rows=tuple(rows), group_by=0),))
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    table = Table(caption="Checks", columns=tuple(columns), rows=tuple(rows), group_by=0)
+    return Section(key="diagnostics", title="Diagnostics", blocks=(table,))
 
 
 def figures(subject: Subject) -> Section:
     """Figures of the data, the groups, the residuals, and of the draws where there are any."""
-    wanted = [("fitted", "Observations and fitted lines."), ("ranef", "Differences of the levels from the average, sorted by size.")]
-    wanted += [
-        ("residuals", "Residuals against fitted values, and their normal quantiles."),
-        ("ppc", "The response beside responses simulated from the fits."),
-    ]
-    if subject.source.posteriors:
-        wanted += [
-            ("rank", "Rank ECDF of the draws, chain by chain: within the band the chains have mixed."),
-            ("trace", "Density and trace of the draws, chain by chain."),
-        ]
+    wanted = [*_OF_DATA, *(_OF_DRAWS if subject.source.posteriors else ())]
     if not subject.model.design.blocks:
         wanted = [pair for pair in wanted if pair[0] != "ranef"]
     return Section(key="figures", title="Figures", blocks=tuple(_figure(subject, kind, caption) for kind, caption in wanted))
+
+
+_OF_DATA = (
+    ("fitted", "Observations and fitted lines."),
+    ("ranef", "Differences of the levels from the average, sorted by size."),
+    ("residuals", "Residuals against fitted values, and their normal quantiles."),
+    ("ppc", "The response beside responses simulated from the fits."),
+)
+_OF_DRAWS = (
+    (
+        "rank",
+        "Rank ECDF of the thinned draws, chain by chain: chains that have mixed stay in the grey band (99%).",
+    ),
+    ("trace", "Density and trace of the draws, chain by chain."),
+)
 
 
 def methods(subject: Subject) -> Section:
@@ -231,6 +248,17 @@ SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
     citations,
 )
 """All sections, in order."""
+
+
+def _mark(check: Check) -> str:
+    if check.passed:
+        return "passed"
+    return "failed" if check.severity == "error" else "note"
+
+
+def _sentence(text: str) -> str:
+    """Return text as a sentence: capital letter, full stop; nothing for nothing."""
+    return f"{text[0].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 def _figure(subject: Subject, kind: str, caption: str) -> Block:

@@ -160,7 +160,7 @@ PRINTED = {
 def summaries(text: str) -> list[str]:
     """Cut the first printed summary out of a transcript of R, from its heading to its last table."""
     start = text.index("Linear mixed model fit")
-    return text[start : text.index("\n\n>", start)].rstrip().split("\n")
+    return text[start:].split("\n\n>")[0].rstrip().split("\n")
 
 
 def layout(line: str) -> tuple[str, list[float]]:

@@ -124,3 +124,14 @@ def test_sums_of_terms_may_be_long() -> None:
 def test_sums_in_parentheses_may_be_long() -> None:
     text = "y ~ (" + " + ".join(f"x{i}" for i in range(500)) + ") * g"
     assert deparse(parse_expression(text)) == text
+
+
+def test_named_T_and_F_are_truth_values_and_print_as_written() -> None:
+    node = parse_expression("poly(x, 2, raw = T)")
+    assert isinstance(node, Call)
+    (_, value), *_ = node.keywords
+    assert isinstance(value, Literal)
+    assert value.value is True
+    assert deparse(node) == "poly(x, 2, raw = T)"
+    (_, column), *_ = parse_expression("poly(x, 2, raw = `T`)").keywords  # type: ignore[union-attr]
+    assert isinstance(column, Name)
