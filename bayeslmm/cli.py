@@ -100,7 +100,7 @@ def fit(
     if report is not None:
         make_report(fitted, report)
         console.print(f"\nreport: {report}", markup=False, highlight=False, soft_wrap=True)
-    return _verdict(_fits(fitted))
+    return _verdict(_fits(fitted), dict(getattr(fitted, "absent", ())))
 
 
 @app.command()
@@ -204,10 +204,11 @@ def _fits(fitted: Any) -> dict[str, Any]:
     return dict(zip(source.labels, source.fits, strict=True))
 
 
-def _verdict(fits: Mapping[str, Any]) -> int:
-    """Return the exit code of some fits; the checks that failed are named on stderr."""
+def _verdict(fits: Mapping[str, Any], absent: Mapping[str, str] = MappingProxyType({})) -> int:
+    """Return the exit code of some fits; the checks that failed, and engines that gave no fit, are named on stderr."""
     failed = {label: [check.code for check in fit.diagnose().failed if check.severity == "error"] for label, fit in fits.items()}
-    named = "; ".join(f"{label}: {', '.join(codes)}" for label, codes in failed.items() if codes)
+    said = [f"{label}: {', '.join(codes)}" for label, codes in failed.items() if codes]
+    named = "; ".join([*(f"{engine}: no fit" for engine in absent), *said])
     if not named:
         return SOUND
     print(f"bayeslmm: checks failed: {named}", file=sys.stderr)

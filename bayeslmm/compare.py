@@ -112,7 +112,10 @@ def compare(*fits: Fit) -> Comparison:
     ('REML', 'ML')
     """
     if len(fits) < 2:
-        raise FitError("compare needs at least two fits")
+        raise FitError("compare needs at least two fits, as compare(one, two)")
+    for other in fits:
+        if not isinstance(other, Fit):
+            raise FitError(f"compare takes fits, as compare(one, two), not {type(other).__name__}")
     first = fits[0].model.design
     for other in fits[1:]:
         design = other.model.design

@@ -22,12 +22,13 @@ _EXACT = 2**53
 
 
 def to_pandas(data: Any) -> pd.DataFrame:
-    """Return any supported frame as a pandas frame; a pandas frame itself, not copied.
+    """Return any supported frame as a pandas frame with text for column names; such a pandas frame itself, not copied.
 
     Parameters
     ----------
     data
         A pandas, polars (also lazy) or pyarrow frame, any other that narwhals reads, or a dict of columns of one length.
+        Column names that are no text are turned into it: 3 is written `` `3` `` in a formula.
 
     Raises
     ------
@@ -44,6 +45,8 @@ def to_pandas(data: Any) -> pd.DataFrame:
     frame = data if isinstance(data, pd.DataFrame) else _convert(data)
     if frame.columns.nlevels > 1:
         raise DataError("the frame has several rows of column names; flatten them to one name a column")
+    if not all(isinstance(name, str) for name in frame.columns):
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     if not frame.columns.is_unique:
         twice = [str(name) for name in frame.columns[frame.columns.duplicated()].unique()]
         raise DataError(f"column names must be unique; repeated: {', '.join(twice)}", column=twice[0])
@@ -71,6 +74,8 @@ def _convert(data: Any) -> pd.DataFrame:
         return _plain_order(frame)
     except ImportError as error:
         raise DataError(f"this frame needs pyarrow to be read ({error}); install pyarrow or pass a pandas frame") from error
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise DataError(f"pandas cannot hold a column of this frame ({error}); leave it out or convert it") from error
 
 
 def _plain_order(frame: Any) -> pd.DataFrame:
@@ -90,10 +95,10 @@ def _plain_order(frame: Any) -> pd.DataFrame:
 
 def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
     """Return a column, or refuse an unknown name with the closest known one."""
-    try:
+    if name in frame.columns:
         return frame[name]
-    except KeyError:
-        raise DataError(f"the data has no column '{name}'{suggest(name, [str(known) for known in frame.columns])}", column=name) from None
+    hint = "; the index has that name: pass data.reset_index()" if name in frame.index.names else suggest(name, list(frame.columns))
+    raise DataError(f"the data has no column '{name}'{hint}", column=name)
 
 
 def read_column(frame: pd.DataFrame, name: str) -> Numbers | Factor:
@@ -166,8 +171,8 @@ def _read(series: pd.Series, name: str) -> Numbers | Factor:
 
 def _read_numpy(series: pd.Series, name: str, kind: str) -> Numbers | Factor:
     values = series.to_numpy()
-    if kind in "iu" and len(values) and max(values.max(), -values.min()) > _EXACT:
-        raise DataError(f"column '{name}' has integers beyond 2^53, which are not exact as numbers; convert it to text", column=name)
+    if kind in "iu":
+        _check_exact(values, name)
     if kind in "fiu":
         return Numbers(values=values.astype(np.float64, copy=False))
     if kind == "b":
@@ -175,6 +180,12 @@ def _read_numpy(series: pd.Series, name: str, kind: str) -> Numbers | Factor:
     if kind == "O":
         return _read_objects(series, name)
     raise _refused(name, {"M": "dates", "m": "durations", "c": "complex numbers"}.get(kind, f"values of type {series.dtype}"))
+
+
+def _check_exact(integers: Any, name: str) -> None:
+    """Refuse integers that floats cannot tell apart; `integers` is an array or series of them, missing ones left out."""
+    if len(integers) and max(int(integers.max()), -int(integers.min())) > _EXACT:
+        raise DataError(f"column '{name}' has integers beyond 2^53, which are not exact as numbers; convert it to text", column=name)
 
 
 def _read_objects(series: pd.Series, name: str) -> Numbers | Factor:
@@ -185,6 +196,8 @@ def _read_objects(series: pd.Series, name: str) -> Numbers | Factor:
         return _read_text(series)
     if held == "boolean":
         return Numbers(values=_floats(series), logical=True)
+    if held == "integer":
+        _check_exact(series.dropna(), name)
     if held in ("integer", "floating", "mixed-integer-float", "decimal", "empty"):
         return Numbers(values=_floats(series))
     raise _refused(name, {"complex": "complex numbers", "mixed": "lists or mixed objects"}.get(held, f"values of kind '{held}'"))
@@ -205,6 +218,10 @@ def _read_extension(series: pd.Series, name: str) -> Numbers | Factor:
         return _read_text(series)
     if types.is_bool_dtype(series.dtype):
         return Numbers(values=series.to_numpy(dtype=np.float64, na_value=np.nan), logical=True)
+    if types.is_integer_dtype(series.dtype):
+        _check_exact(series.dropna(), name)
+    if str(series.dtype) == "null[pyarrow]":
+        return Numbers(values=np.full(len(series), np.nan))
     if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
         return Numbers(values=np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan)))
     raise _refused(name, f"values of type {series.dtype}")

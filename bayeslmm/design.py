@@ -15,7 +15,7 @@ from bayeslmm.errors import DataError, DataWarning, FormulaError, suggest
 from bayeslmm.formula import Formula, deparse, expand_dot, parse
 from bayeslmm.formula.contrasts import contrast_spec
 from bayeslmm.formula.evaluate import Scope, columns_in, evaluate
-from bayeslmm.formula.nodes import Call, Node, Predictor, RandomTerm, Response, Term
+from bayeslmm.formula.nodes import Call, Name, Node, Predictor, RandomTerm, Response, Term, names_in
 from bayeslmm.formula.values import MISSING, Factor, Numbers, as_factor, drop_unused, frozen, recode
 from bayeslmm.model_matrix import FactorCoding, Matrix, build_matrix, full_rank_columns
 from bayeslmm.random_blocks import RandomBlock, check_groups, crossed, group_table, make_block, nesting, ordered, sparse_Z
@@ -55,7 +55,8 @@ class Design:
 
     `y` (n,): the response; successes where `trials` (n,) is given; codes 0, 1, ... for a factor (`response_levels`).
     `weights` (n,) (ones where none), `offset` (n,) (zeros where none), both on kept rows.
-    `index`: the kept rows' labels; `kept` (N,) mask over the frame's rows; `missing`: column -> number of rows without it.
+    `index`: the kept rows' labels; `kept` (N,) mask over the frame's rows; `missing`: column -> number of rows without it;
+    `excluded`: `zero weight`, `no trials` -> number of complete rows left out because they say nothing.
     `parameters`: designs of further distributional parameters (`sigma`, `zi`, ...), each `(FixedPart, blocks)`.
     """
 
@@ -74,6 +75,7 @@ class Design:
     has_offset: bool
     encoder: Encoder
     parameters: Mapping[str, Part] = field(default_factory=lambda: MappingProxyType({}))
+    excluded: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def X(self) -> Array:
@@ -248,16 +250,18 @@ def encode(
     weights, offset
         A column's name or an array, one value a row of `frame`; the offset adds to those of the formula.
     na
-        `"omit"`: rows that lack a value of any column used are left out and counted; `"raise"`: they are refused.
+        `"omit"`: rows that lack a value of any column used are left out and counted; `"raise"`: they are refused. Rows of
+        weight zero or of no trials, which say nothing, are left out and counted in either case.
     need_response
         False where a design is wanted of a formula without a response: `y` is then NaN.
 
     Raises
     ------
     DataError
-        If a column is missing, of a kind that cannot be used, or not finite; if a factor has one level; if no row is left.
+        If a column is missing, of a kind that cannot be used, or not finite; if a factor has one level; if two coefficients
+        would have one name; if no row is left.
     FormulaError
-        If the formula has no term at all, or an offset in the predictor of a further parameter.
+        If the formula has no term at all, the response among its predictors, or an offset in that of a further parameter.
 
     Source: Bates et al. (2015), J. Stat. Softw. 67(1), section 2; R's `model.frame` and `model.matrix`.
 
@@ -280,8 +284,9 @@ def encode(
     _check_finite(raw, arrays, kept, table)
     states: dict[str, Mapping[str, Any]] = {}
     scope = Scope(read=raw.__getitem__, states=states, fitting=True, rows=table.index, text=formula.text, complete=kept)
+    kept, excluded = _informative_rows(given["weights"], formula.response if need_response else None, scope, kept)
     source = _Source(scope=scope, size=len(table), kept=None if kept.all() else kept)
-    coder = _Coder(source=source, contrasts={name: contrast_spec(spec) for name, spec in (contrasts or {}).items()})
+    coder = _Coder(source=source, contrasts=_contrast_specs(contrasts))
     parts = {name: _fit_part(coder, predictor) for name, predictor in _predictors(formula)}
     _check_contrasts(coder)
     y, trials, levels = _fit_response(formula.response, source) if need_response else (np.full(source.n, np.nan), None, None)
@@ -310,6 +315,7 @@ def encode(
         index=table.index if source.kept is None else table.index[kept],
         kept=frozen(kept),
         missing=MappingProxyType(missing),
+        excluded=MappingProxyType(excluded),
         response_name="" if formula.response is None else formula.response.label,
         response_levels=levels,
         has_weights=weight is not None,
@@ -328,6 +334,28 @@ def _check_formula(formula: Formula, need_response: bool) -> None:
     for name, predictor in formula.parameters.items():
         if predictor.offsets:
             raise FormulaError(f"an offset in the predictor of {name} is not available; put it in the predictor of the mean")
+    _check_circular(formula)
+
+
+def _check_circular(formula: Formula) -> None:
+    """Refuse the response among its own predictors: as it stands or, where it is a plain column, inside of anything.
+
+    A part of it may be there, as in `y - base ~ base`. (R drops a term that is the response, warns, and keeps all else.)
+    """
+    if formula.response is None or formula.response.kind == "cbind":
+        return
+    response, mean = formula.response.nodes[0], formula.mean
+    label = deparse(response)
+    terms = [*mean.terms, *(effect for bar in mean.random for effect in bar.effects)]
+    nodes = [
+        *(variable for term in terms for variable in term.variables),
+        *mean.offsets,
+        *(part for bar in mean.random for part in bar.group),
+    ]
+    for node in nodes:
+        if deparse(node) == label or (isinstance(response, Name) and response.name in names_in(node)):
+            where = "" if deparse(node) == label else f", in {deparse(node)}"
+            raise FormulaError(f"the response {label} is on the right side too{where}; take it out there", text=formula.text)
 
 
 def _predictors(formula: Formula) -> list[tuple[str, Predictor]]:
@@ -354,13 +382,23 @@ def _argument(given: Any, table: pd.DataFrame, what: str) -> Array | None:
         if not isinstance(value, Numbers):
             raise DataError(f"{what}: column '{given}' holds categories; it must hold numbers", column=given)
         return value.values
+    _check_aligned(given, table, what)
     try:
-        values = np.asarray(given, dtype=np.float64)
+        values = np.asarray(given, dtype=None if np.iscomplexobj(given) else np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} must be a column's name or an array of numbers, not {type(given).__name__}") from error
+    if values.dtype.kind == "c":
+        raise DataError(f"{what} must be a column's name or an array of numbers, not of complex ones")
     if values.shape != (len(table),):
         raise DataError(f"{what} has shape {values.shape}, but the data have {len(table)} rows; give one value a row")
     return values
+
+
+def _check_aligned(given: Any, table: pd.DataFrame, what: str) -> None:
+    import pandas as pd
+
+    if isinstance(given, pd.Series) and not given.index.equals(table.index):
+        raise DataError(f"{what} is a series whose index is not that of the data; pass {what}.to_numpy() to take it row by row")
 
 
 def _missing(value: Numbers | Factor) -> Array:
@@ -398,6 +436,35 @@ def _check_finite(raw: Mapping[str, Numbers | Factor], arrays: Mapping[str, Arra
         if infinite.any() and (infinite & kept).any():
             rows = table.index[infinite & kept].tolist()
             raise DataError(f"column '{name}' has infinite values; replace or drop them", column=name, rows=rows)
+
+
+def _informative_rows(weights: Array | None, response: Response | None, scope: Scope, kept: Array) -> tuple[Array, dict[str, int]]:
+    """Leave out complete rows of weight zero or of no trials; return the mask, and how many went for which reason."""
+    complete = _Source(scope=scope, size=len(kept), kept=kept)
+    factors = {
+        "zero weight": _row_weights(weights, response, complete),
+        "no trials": None if response is None or response.kind == "plain" else _trials(response.nodes, response.kind, complete),
+    }
+    left = np.ones(complete.n, dtype=bool)
+    excluded: dict[str, int] = {}
+    for reason, values in factors.items():
+        empty = np.zeros(complete.n, dtype=bool) if values is None else values == 0
+        if empty.all():
+            raise DataError(f"every row has {reason}; no row is left to fit")
+        if empty.any():
+            excluded[reason] = int((left & empty).sum())
+            left &= ~empty
+    if excluded and left.sum() < 2:
+        raise DataError(f"{left.sum()} of {len(kept)} rows can be used; a model needs at least 2")
+    informative = kept.copy()
+    informative[kept] = left
+    return informative, excluded
+
+
+def _contrast_specs(contrasts: Mapping[str, Any] | None) -> dict[str, Any]:
+    if contrasts is not None and not isinstance(contrasts, Mapping):
+        raise DataError(f"contrasts is a dict of column -> contrast, as {{'f': 'sum'}}, not {type(contrasts).__name__}")
+    return {name: contrast_spec(spec) for name, spec in (contrasts or {}).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -472,6 +539,7 @@ class _PartFit:
 def _fit_part(coder: _Coder, predictor: Predictor) -> _PartFit:
     matrix = build_matrix(predictor.terms, predictor.intercept, _fit_values(coder, predictor.terms), _fixed_codings(coder), coder.source.n)
     kept = full_rank_columns(matrix.X)
+    _check_names([matrix.names[i] for i in kept])
     terms = tuple(term.label for term in predictor.terms)
     found = ordered(
         [_fit_block(coder, term, position) for position, term in enumerate(predictor.random) if not _repeated(predictor, position)]
@@ -483,6 +551,14 @@ def _fit_part(coder: _Coder, predictor: Predictor) -> _PartFit:
         kept=tuple(kept.tolist()),
         codings=codings,
     )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse coefficients of one name, as of column `fb` and of level b of factor f: no table could tell them apart."""
+    if len(set(names)) == len(names):
+        return
+    twice = next(name for name in names if names.count(name) > 1)
+    raise DataError(f"two coefficients would be named '{twice}' (a column, and a level of a factor); rename one column", column=twice)
 
 
 def _fixed_part(matrix: Matrix, kept: Array, terms: tuple[str, ...]) -> FixedPart:
@@ -575,9 +651,9 @@ def _fit_block(coder: _Coder, term: RandomTerm, position: int) -> tuple[int, Ran
     group = drop_unused(crossed([as_factor(coder.source.value(node)) for node in term.group]))
     if len(set(group.levels)) < len(group.levels):
         raise DataError(f"two levels of '{term.group_label}' have one name because a level contains ':'; rename the levels")
-    return position, make_block(
-        term, term.group_label, group, build_matrix(term.effects, term.intercept, values, coder.factors, coder.source.n)
-    )
+    effects = build_matrix(term.effects, term.intercept, values, coder.factors, coder.source.n)
+    _check_names(effects.names)
+    return position, make_block(term, term.group_label, group, effects)
 
 
 def _check_group(value: Numbers | Factor, label: str) -> None:
@@ -602,11 +678,8 @@ def _fit_response(response: Response | None, source: _Source) -> tuple[Array, Ar
     """Return `(y, trials, levels)`: successes and trials of `cbind` and `trials`, codes of a factor."""
     if response is None:
         raise FormulaError("the formula has no response; write `y ~ ...`")
-    if response.kind == "cbind":
-        successes, failures = (source.numbers(node, "response") for node in response.nodes)
-        return successes, successes + failures, None
-    if response.kind == "trials":
-        return source.numbers(response.nodes[0], "response"), source.numbers(response.nodes[1], "number of trials"), None
+    if response.kind != "plain":
+        return source.numbers(response.nodes[0], "response"), _trials(response.nodes, response.kind, source), None
     value = source.value(response.nodes[0])
     if isinstance(value, Numbers):
         return source.numbers(response.nodes[0], "response"), None, None
@@ -619,6 +692,12 @@ def _fit_response(response: Response | None, source: _Source) -> tuple[Array, Ar
     return factor.codes.astype(np.float64), None, factor.levels
 
 
+def _trials(nodes: Sequence[Node], kind: str, source: _Source) -> Array:
+    """Return the number of trials: successes and failures of `cbind`, the second node of `k | trials(n)`."""
+    counted = nodes if kind == "cbind" else nodes[1:]
+    return np.asarray(np.sum([source.numbers(node, "number of trials") for node in counted], axis=0))
+
+
 def _row_weights(given: Array | None, response: Response | None, source: _Source) -> Array | None:
     weights = None if given is None else source.take(given)
     if response is not None and response.weights is not None:
@@ -628,8 +707,6 @@ def _row_weights(given: Array | None, response: Response | None, source: _Source
     if weights is not None and (weights < 0).any():
         rows = np.asarray(source.scope.rows, dtype=object)
         raise DataError("weights must not be negative", rows=source.take(rows)[weights < 0].tolist())
-    if weights is not None and not weights.any():
-        raise DataError("all weights are zero; no row is left to fit")
     return weights
 
 
@@ -658,14 +735,16 @@ def _own(values: Array) -> Array:
 
 
 def _encode_new(encoder: Encoder, table: pd.DataFrame, random: bool, need_response: bool) -> NewRows:
-    source = _new_source(encoder, table)
+    read: dict[str, Numbers | Factor] = {}
+    source = _new_source(encoder, table, read)
     formula = encoder.formula
     parts = {name: _new_part(encoder, name, predictor, source, random) for name, predictor in _predictors(formula)}
     fixed, blocks, unseen = parts[MEAN]
     y, trials = _new_response(encoder, source, table, need_response)
-    has_weights = encoder.weights is not None and encoder.weights in table.columns
-    weights = _argument(encoder.weights, table, "weights") if has_weights else None
+    weights = _new_weights(encoder, table)
     offset = _row_offset(_new_offset(encoder, table), formula.mean.offsets, source)
+    arrays = {name: values for name, values in (("weights", weights), ("offset", offset)) if values is not None}
+    _check_finite(read, arrays, np.ones(len(table), dtype=bool), table)
     return NewRows(
         X=fixed.X,
         fixed_names=fixed.names,
@@ -680,8 +759,8 @@ def _encode_new(encoder: Encoder, table: pd.DataFrame, random: bool, need_respon
     )
 
 
-def _new_source(encoder: Encoder, table: pd.DataFrame) -> _Source:
-    raw: dict[str, Numbers | Factor] = {}
+def _new_source(encoder: Encoder, table: pd.DataFrame, raw: dict[str, Numbers | Factor]) -> _Source:
+    """Return where new rows come from; `raw` is filled with the columns that are read."""
 
     def read(name: str) -> Numbers | Factor:
         if name not in raw:
@@ -702,6 +781,16 @@ def _as_remembered(value: Numbers | Factor, column: Column) -> Numbers | Factor:
     if isinstance(value, Factor) and not value.levels:
         return Numbers(values=np.full(len(value.codes), np.nan), logical=column.kind == "logical")
     return value
+
+
+def _new_weights(encoder: Encoder, table: pd.DataFrame) -> Array | None:
+    if encoder.weights is None or encoder.weights not in table.columns:
+        return None
+    weights = _argument(encoder.weights, table, "weights")
+    if weights is not None and (weights <= 0).any():
+        rows = table.index[weights <= 0].tolist()
+        raise DataError(f"weights of new rows must be positive, in column '{encoder.weights}'", column=encoder.weights, rows=rows)
+    return weights
 
 
 def _new_offset(encoder: Encoder, table: pd.DataFrame) -> Array | None:
@@ -785,7 +874,7 @@ def _new_response(encoder: Encoder, source: _Source, table: pd.DataFrame, needed
     counts = {"trials": response.nodes[1:], "cbind": response.nodes}.get(response.kind, ())
     if not counts or any(name not in table.columns for node in counts for name in columns_in(node)):
         return None, None
-    return None, _own(np.sum([source.numbers(node, "number of trials") for node in counts], axis=0))
+    return None, _own(_trials(response.nodes, response.kind, source))
 
 
 # Plain data ------------------------------------------------------------------------------------------------------------

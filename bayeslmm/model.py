@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from bayeslmm import families, priors
 from bayeslmm.covariance import STRUCTURES
 from bayeslmm.data import to_pandas
 from bayeslmm.design import encode
-from bayeslmm.errors import DataError, FitError, FormulaError, suggest
+from bayeslmm.errors import DataError, DataWarning, FitError, FormulaError, PriorError, suggest
 from bayeslmm.explain import Explanation, explanation
 from bayeslmm.formula import Formula, parse, with_dialect
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["DIALECTS", "Dims", "Model", "as_model", "default_priors", "model"]
 
 DIALECTS = ("lme4", "brms")
+
+_LARGEST_COUNT = 2**53
+_LARGEST = 1e153
+"""Up to here the sum of many squares is a float64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +143,20 @@ def model(
     data2
         Named matrices for known covariances; reserved, as `gr(g, cov = K)` cannot be fitted yet.
     na
-        `"omit"` drops rows with a missing value and says so; `"raise"` refuses them.
+        `"omit"` drops rows with a missing value and says so; `"raise"` refuses them. Rows of weight zero or of no trials are
+        always dropped, with a notice.
     dialect
         `"lme4"` or `"brms"`: decides where R packages disagree, as in the meaning of `||`.
 
     Returns
     -------
     Model
+
+    Warns
+    -----
+    DataWarning
+        `missing`, `excluded`: rows were left out, and why; `rank_deficient`: columns of X were left out; `constant_response`:
+        no success, no failure or no count at all.
 
     Raises
     ------
@@ -170,12 +182,16 @@ def model(
         raise FitError("data2 holds matrices for `gr(g, cov = K)`, which cannot be fitted yet; leave it out")
     record = families.family_named(family)
     link_record = families.link_named(link or record.link, record)
-    parsed = parse(formula, dialect=dialect) if isinstance(formula, str) else with_dialect(formula, dialect)
+    parsed = with_dialect(formula, dialect) if isinstance(formula, Formula) else parse(formula, dialect=dialect)
     if parsed.response is None:
         raise FormulaError("the formula has no response; write `y ~ ...`", text=parsed.text)
     frame = to_pandas(data)
     design = encode(parsed, frame, contrasts=contrasts, weights=weights, offset=offset, na=na)
+    _check_parameters(design, record)
     _check_response(design, record)
+    _check_sizes(design)
+    for code, message in _notices(design, record):
+        warnings.warn(DataWarning(code, message), stacklevel=2)
     rows = _prior_rows(design, record, link_record, priors)
     return Model(formula=parsed, design=design, family=record, link=link_record, prior_rows=rows, frame=frame, dialect=dialect)
 
@@ -204,7 +220,7 @@ def default_priors(model: Model, style: str = "weak") -> list[PriorRow]:
     Raises
     ------
     PriorError
-        If the style is unknown.
+        If the style is unknown, or `model` is no `Model`.
 
     Examples
     --------
@@ -213,10 +229,14 @@ def default_priors(model: Model, style: str = "weak") -> list[PriorRow]:
     >>> [row.part for row in bl.default_priors(m, "brms")][:2]
     ['intercept', 'fixed']
     """
+    if not isinstance(model, Model):
+        raise PriorError(f"default_priors takes a Model, made by bayeslmm.model, not {type(model).__name__}")
     return list(priors.default_rows(model.design, model.family, model.link, style))
 
 
 def _prior_rows(design: Design, family: Family, link: Link, user: Sequence[PriorRow] | None) -> tuple[PriorRow, ...]:
+    if isinstance(user, priors.PriorRow) or not isinstance(user, Iterable | None):
+        raise PriorError(f"priors is a list of rows made by prior(...), not a single {type(user).__name__}; put it in [...]")
     defaults = priors.default_rows(design, family, link, "weak")
     return tuple(priors.overlay(defaults, tuple(user or ()), design, family))
 
@@ -232,13 +252,82 @@ def _check_response(design: Design, family: Family) -> None:
             "for two levels use family='bernoulli'",
             column=name,
         )
-    bad = family.check(design.y, design.trials)
+    if design.response_levels is not None and len(design.response_levels) != 2:
+        count = len(design.response_levels)
+        raise DataError(f"the response '{name}' has {count} level{'s' * (count != 1)} in the rows that are used; it needs two", column=name)
+    bad = family.check(design.y, design.trials) | (family.discrete & (np.abs(design.y) > _LARGEST_COUNT))
     if np.any(bad):
-        shown = ", ".join(f"{value:g}" for value in np.unique(design.y[bad])[:3])
         raise DataError(
-            f"the response '{name}' has values that family {family.name!r} cannot have ({shown}); it needs {family.response}",
+            f"the response '{name}' has values that family {family.name!r} cannot have ({_shown(design, bad)}); "
+            f"it needs {family.response}{_hint(design, family, bad)}",
             column=name,
             rows=list(design.index[bad]),
         )
     if family.scale is not None and design.n > 1 and np.ptp(design.y) == 0:
         raise DataError(f"the response '{name}' is constant ({design.y[0]:g}); there is nothing to fit", column=name)
+
+
+def _shown(design: Design, bad: Any) -> str:
+    """Return the first few values at fault, as `7 of 5` where there are trials."""
+    if design.trials is None:
+        return ", ".join(f"{value:g}" for value in np.unique(design.y[bad])[:3])
+    pairs = np.unique(np.column_stack([design.y[bad], design.trials[bad]]), axis=0)
+    return ", ".join(f"{successes:g} of {trials:g}" for successes, trials in pairs[:3])
+
+
+def _hint(design: Design, family: Family, bad: Any) -> str:
+    """Say what values that are no whole numbers should have been."""
+    if not family.discrete or np.array_equal(design.y[bad], np.round(design.y[bad])):
+        return ""
+    if family.takes_levels:
+        return "; a proportion becomes its counts, `cbind(successes, failures)` with family='binomial'"
+    return "; a rate becomes its count, with `offset(log(exposure))` in the formula"
+
+
+def _check_parameters(design: Design, family: Family) -> None:
+    """Refuse a predictor of a parameter that the family does not have."""
+    known = [parameter.name for parameter in family.parameters]
+    for name in design.parameters:
+        if name not in known:
+            raise FitError(f"family {family.name!r} has no parameter '{name}'{suggest(name, known)}")
+
+
+def _check_sizes(design: Design) -> None:
+    """Refuse numbers whose squares would over- or underflow."""
+    blocks = [block for _, part in design.parameters.items() for block in part[1]]
+    matrices = [(design.fixed.names, design.X), *((fixed.names, fixed.X) for fixed, _ in design.parameters.values())]
+    matrices += [(block.effects, block.values) for block in (*design.blocks, *blocks)]
+    matrices += [((design.response_name,), design.y[:, None]), (("the offset",), design.offset[:, None])]
+    for names, values in matrices:
+        largest = np.maximum(values.max(axis=0, initial=0.0), -values.min(axis=0, initial=0.0))
+        for name, size in zip(names, largest.tolist(), strict=True):
+            if size > _LARGEST or 0.0 < size < 1.0 / _LARGEST:
+                raise DataError(
+                    f"values of '{name}' (up to {size:.3g}) are too large or too small to compute with; rescale them", column=name
+                )
+
+
+def _notices(design: Design, family: Family) -> list[tuple[str, str]]:
+    """Return code and message of what was left out of the model, and of what the data cannot tell."""
+    used = f"{design.n} of {len(design.kept)} rows are used"
+    dropped = [*design.fixed.dropped, *(f"{name}_{term}" for name, (fixed, _) in design.parameters.items() for term in fixed.dropped)]
+    found = []
+    if design.missing:
+        found.append(("missing", f"rows were left out for missing values in {_listed(design.missing)}; {used}"))
+    if design.excluded:
+        found.append(("excluded", f"rows were left out that say nothing: {_listed(design.excluded)}; {used}"))
+    if dropped:
+        found.append(("rank_deficient", f"left out of the fixed effects, as combinations of earlier columns: {', '.join(dropped)}"))
+    if family.discrete and _is_extreme(design, family):
+        what = f"the response '{design.response_name}' is the same extreme in every row (no success, no failure, or no count)"
+        found.append(("constant_response", f"{what}: only priors keep the estimates finite"))
+    return found
+
+
+def _is_extreme(design: Design, family: Family) -> bool:
+    full = 1.0 if design.trials is None else design.trials
+    return not design.y.any() or (family.takes_levels and bool(np.all(design.y == full)))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())

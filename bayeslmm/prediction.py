@@ -5,6 +5,7 @@ The classical engine holds one draw, its estimate; the Bayesian engine holds its
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,8 +86,8 @@ def predict(
     _one_of("new_levels", new_levels, NEW_LEVELS)
     _one_of("scale", scale, _SCALES)
     _one_of("interval", interval, _INTERVALS)
-    if not 0 < prob < 1:
-        raise FitError(f"prob must lie between 0 and 1, not {prob}")
+    if not isinstance(prob, Real) or not 0 < prob < 1:
+        raise FitError(f"prob must lie between 0 and 1, not {prob!r}")
     draws = fit.draws()
     if interval is not None and draws.n_draws == 1:
         raise FitError(
@@ -94,7 +95,7 @@ def predict(
         )
     if interval == "prediction" and scale == "link":
         raise FitError("a prediction interval is for a new observation; use scale='response'")
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     rows = _rows(fit.model, newdata, random=target == "conditional", parameters=interval == "prediction")
     mean = _mean(fit.model, rows, draws, target, new_levels, scale, rng)
     if interval is None:
@@ -124,7 +125,7 @@ def simulate(fit: Fit, n: int = 1, *, conditional: bool = False, newdata: Any = 
     Raises
     ------
     FitError
-        If `n` is not positive.
+        If `n` is no positive whole number, or the seed none at all.
     DataError
         If a column is missing from `newdata`.
 
@@ -135,11 +136,11 @@ def simulate(fit: Fit, n: int = 1, *, conditional: bool = False, newdata: Any = 
     >>> fit.simulate(3, seed=1).shape
     (30, 3)
     """
-    if n < 1:
-        raise FitError(f"n must be at least 1, not {n}")
-    rng = np.random.default_rng(seed)
+    if not isinstance(n, Integral) or n < 1:
+        raise FitError(f"n must be a whole number of at least 1, not {n!r}")
+    rng = _generator(seed)
     draws = fit.draws()
-    picked = draws.take(rng.integers(draws.n_draws, size=n))
+    picked = draws.take(rng.integers(draws.n_draws, size=int(n)))
     rows = _rows(fit.model, newdata, random=True, parameters=True)
     effects = [_gathered(rows, position, picked, rng, conditional=conditional) for position in range(len(rows.blocks))]
     mean = fit.model.link.inverse(_eta(rows, picked, effects))
@@ -280,6 +281,13 @@ def _frame(mean: Array, shown: Array, index: pd.Index, interval: str | None, pro
     if interval is not None:
         columns["lower"], columns["upper"] = np.quantile(shown, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
     return pd.DataFrame(columns, index=index)
+
+
+def _generator(seed: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise FitError(f"seed must be None or a whole number of at least 0, not {seed!r}") from error
 
 
 def _identity(eta: Array) -> Array:

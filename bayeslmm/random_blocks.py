@@ -18,9 +18,23 @@ if TYPE_CHECKING:
     from bayeslmm.formula.nodes import RandomTerm
     from bayeslmm.model_matrix import Matrix
 
-__all__ = ["Grouped", "RandomBlock", "check_groups", "crossed", "group_table", "make_block", "nesting", "ordered", "sparse_Z"]
+__all__ = [
+    "Grouped",
+    "RandomBlock",
+    "check_groups",
+    "crossed",
+    "group_table",
+    "make_block",
+    "nesting",
+    "ordered",
+    "sparse_Z",
+    "weak_groups",
+]
 
 type Array = np.ndarray
+
+_FEW_LEVELS = 5
+"""With fewer levels a standard deviation between them is hardly known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +185,36 @@ def check_groups(design: Grouped, *, residual: bool) -> None:
                 f"leave out effects, as in (1 | {block.group})",
                 column=block.group,
             )
+
+
+def weak_groups(design: Grouped, *, residual: bool) -> list[str]:
+    """Return one sentence for each random term whose variance rests on its prior more than on the data.
+
+    Parameters
+    ----------
+    design
+        A design.
+    residual
+        True for families with a residual variance of their own, from which a level for every row cannot be told.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayeslmm.design import encode
+    >>> from bayeslmm.formula import parse
+    >>> design = encode(parse("y ~ 1 + (1 | g)"), pd.DataFrame({"y": [1.0, 2.0, 4.0], "g": ["a", "a", "b"]}))
+    >>> weak_groups(design, residual=True)
+    ["grouping factor 'g' has only 2 levels"]
+    """
+    found: dict[str, None] = {}
+    for block in design.blocks:
+        effects = block.n_levels * block.n_effects
+        if block.n_levels < _FEW_LEVELS:
+            found[f"grouping factor '{block.group}' has only {block.n_levels} level{'s' * (block.n_levels != 1)}"] = None
+        elif effects >= design.n if residual else effects > design.n:
+            term = f"({' + '.join(block.effects)} | {block.group})"
+            found[f"the random term {term} has {effects} effects for {design.n} rows"] = None
+    return list(found)
 
 
 def group_table(design: Grouped) -> pd.DataFrame:

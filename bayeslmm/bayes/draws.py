@@ -37,7 +37,7 @@ def posterior_names(model: Model) -> list[str]:
 def flat(variable: Any) -> Array:
     """Return a posterior variable (chain, draw, ...) as (S, ...), chains one after the other."""
     values = variable.transpose("chain", "draw", ...).values
-    return np.asarray(values.reshape(-1, *values.shape[2:]))
+    return np.asarray(values.reshape(values.shape[0] * values.shape[1], *values.shape[2:]))
 
 
 def draws_of(model: Model, posterior: Any) -> Draws:

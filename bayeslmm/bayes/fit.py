@@ -99,7 +99,8 @@ class BayesFit:
     def vcov(self) -> pd.DataFrame:
         """Return the posterior covariance matrix of the fixed effects."""
         names = list(self.model.design.fixed_names)
-        return pd.DataFrame(np.atleast_2d(np.cov(self._draws.b, rowvar=False)), index=names, columns=names)
+        b = self._draws.b - self._draws.b.mean(axis=0)
+        return pd.DataFrame(b.T @ b / max(len(b) - 1, 1), index=names, columns=names)
 
     def ranef(self, condsd: bool = False) -> dict[str, Any]:
         """Return group -> frame (levels x effects) of posterior means; with `condsd=True`, pairs (means, standard deviations).
@@ -447,4 +448,4 @@ def log_likelihood(fit: BayesFit) -> Array:
     if "log_likelihood" in fit.tree:
         return np.asarray(fit.tree["log_likelihood"]["y"].values)
     sizes = fit.tree["posterior"].sizes
-    return arrays.log_likelihood(fit.model, fit.draws()).reshape(sizes["chain"], sizes["draw"], -1)
+    return arrays.log_likelihood(fit.model, fit.draws()).reshape(sizes["chain"], sizes["draw"], fit.nobs)

@@ -135,10 +135,9 @@ def sample(name: str, model: Any, names: Sequence[str], settings: Settings) -> A
     with _quiet():
         try:
             return SAMPLERS[name](model, names, settings)
-        except (ValueError, RuntimeError, FloatingPointError, ArithmeticError) as failure:
-            raise FitError(
-                f"the sampler '{name}' failed: {str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__}"
-            ) from failure
+        except Exception as failure:  # whatever a sampler raises: it is not of this package
+            said = str(failure).strip() or type(failure).__name__
+            raise FitError(f"the sampler '{name}' failed: {said.splitlines()[0]}") from failure
 
 
 def shows_progress(wanted: bool) -> bool:

@@ -18,7 +18,8 @@ terms; absent where no term is correlated), `r_<g>` (`<g>`, `<g>_effect`). The r
 Where priors of one vector are of different distributions, it is made of scalars `beta[Days]`, `sd_Subject[Days]`. Where effects
 share one standard deviation (`hom = TRUE`), the free ones are `tau_<g>`. A further parameter with a predictor of its own has
 the same variables with its name behind: `Intercept_sigma`, `beta_sigma`, `b_sigma` (dim `fixed_sigma`), `sd_<g>__sigma`.
-A dimension whose name would collide (`draw`, `b`, `fixed` as a factor) has `_` appended.
+A factor's dimension whose name would collide (`draw`, `b`, `fixed`, `sigma`) has `_` appended; `obs` and `slope` give way to factors
+of these names in the same way.
 
 Random effects are always non-centred, as in brms: it is the parametrisation that samples well where groups hold few rows, the
 case of most mixed models; strongly informed groups cost more steps but stay correct.
@@ -47,7 +48,8 @@ __all__ = ["Factor", "factors", "prior_variable", "translate"]
 
 type Array = np.ndarray
 
-_RESERVED = ("chain", "draw", "__sample__", "obs", "fixed", "slope", "b", "Intercept", "beta", "mu", "y")
+_RESERVED = ("chain", "draw", "__sample__", "fixed", "b", "beta", "Intercept", "y", "y_power")
+"""Names that no factor's dimension may have: PyMC keeps variables and dimensions apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +82,23 @@ class Factor:
 
 def factors(model: Model) -> tuple[Factor, ...]:
     """Return the grouping factors of a model, in the order of the design's blocks, those of further parameters last."""
-    taken = {*_RESERVED, *(parameter.name for parameter in model.family.parameters)}
-    for parameter in model.design.parameters:
-        taken |= {f"{name}_{parameter}" for name in ("fixed", "slope", "b", "beta", "Intercept")}
+    taken = _taken_names(model)
     predictors = [("", model.design.blocks), *((name, blocks) for name, (_, blocks) in model.design.parameters.items())]
     return tuple(
         _factor(group, parameter, tuple(block for block in blocks if block.group == group), taken)
         for parameter, blocks in predictors
         for group in dict.fromkeys(block.group for block in blocks)
     )
+
+
+def _taken_names(model: Model) -> set[str]:
+    """Return the names of all variables, which no dimension may have, and of the dimensions that are not factors'."""
+    taken = {*_RESERVED, *(parameter.name for parameter in model.family.parameters)}
+    labels = [block.group for block in model.design.blocks]
+    for name, (_, blocks) in model.design.parameters.items():
+        taken |= {f"{one}_{name}" for one in ("fixed", "b", "beta", "Intercept")}
+        labels += [f"{block.group}__{name}" for block in blocks]
+    return taken | {f"{prefix}_{label}" for prefix in ("sd", "cor", "r", "z", "L", "rho", "tau") for label in labels}
 
 
 def _factor(group: str, parameter: str, blocks: tuple[RandomBlock, ...], taken: set[str]) -> Factor:
@@ -127,6 +137,11 @@ def _unique(effects: Sequence[str]) -> tuple[str, ...]:
     return tuple(result)
 
 
+def _inner_dim(name: str, groups: Sequence[Factor]) -> str:
+    """Return the name of a dimension that the posterior does not show, giving way to factors."""
+    return _free_name(name, {dim for factor in groups for dim in (factor.dim, factor.effect_dim, factor.effect_dim2)})
+
+
 def _has_correlation(block: RandomBlock, structure: Structure) -> bool:
     return structure.correlated and block.n_effects > 1
 
@@ -158,15 +173,15 @@ def translate(model: Model) -> Any:
             powers = None
         observed = design.y.astype(int) if family.discrete else design.y
         trials = None if design.trials is None else design.trials.astype(int)
-        family.pymc("y", mu, aux, trials, observed, powers, "obs")
+        family.pymc("y", mu, aux, trials, observed, powers, _inner_dim("obs", groups))
     return pymc_model
 
 
 def _coords(model: Model, groups: Sequence[Factor]) -> dict[str, Any]:
-    coords: dict[str, Any] = {"obs": np.arange(len(model.design.y))}
+    coords: dict[str, Any] = {_inner_dim("obs", groups): np.arange(len(model.design.y))}
     for suffix, fixed in _predictors(model).items():
         coords[f"fixed{suffix}"] = list(fixed.names)
-        coords[f"slope{suffix}"] = [row.term for row in _rows(model, "fixed", suffix[1:])]
+        coords[_inner_dim(f"slope{suffix}", groups)] = [row.term for row in _rows(model, "fixed", suffix[1:])]
     for factor in groups:
         coords[factor.dim] = list(factor.levels)
         coords[factor.effect_dim] = list(factor.effects)
@@ -195,7 +210,8 @@ def _aux(model: Model, name: str, link: str, groups: Sequence[Factor]) -> Any:
 
 def _predictor(model: Model, fixed: FixedPart, groups: Sequence[Factor], parameter: str) -> Any:
     """Return the linear predictor (n,) of the mean or of a further parameter, without offset."""
-    eta = _fixed_effects(model, fixed, parameter)
+    suffix = f"_{parameter}" if parameter else ""
+    eta = _fixed_effects(model, fixed, parameter, suffix, _inner_dim(f"slope{suffix}", groups))
     for factor in groups:
         if factor.parameter == parameter:
             r = _random_effects(model, factor)
@@ -207,17 +223,18 @@ def _predictor(model: Model, fixed: FixedPart, groups: Sequence[Factor], paramet
     return eta
 
 
-def _fixed_effects(model: Model, fixed: FixedPart, parameter: str) -> Any:
+def _fixed_effects(model: Model, fixed: FixedPart, parameter: str, suffix: str, slope_dim: str) -> Any:
     """Return X b, with the intercept's prior on the centred design; registers `b`."""
     import pymc as pm
 
     pt = _tensors()
-
-    suffix = f"_{parameter}" if parameter else ""
     intercept_rows, slope_rows = _rows(model, "intercept", parameter), _rows(model, "fixed", parameter)
     dim = f"fixed{suffix}"
+    if not fixed.names:
+        pm.Deterministic(f"b{suffix}", pt.zeros(0), dims=dim)
+        return np.zeros(len(fixed.X))
     if not intercept_rows:
-        b = pm.Deterministic(f"b{suffix}", prior_variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=f"slope{suffix}"), dims=dim)
+        b = pm.Deterministic(f"b{suffix}", prior_variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=slope_dim), dims=dim)
         return fixed.X @ b
     at = fixed.names.index(INTERCEPT)
     X = np.delete(fixed.X, at, axis=1)
@@ -226,7 +243,7 @@ def _fixed_effects(model: Model, fixed: FixedPart, parameter: str) -> Any:
     if not slope_rows:
         pm.Deterministic(f"b{suffix}", pt.stack([intercept]), dims=dim)
         return pt.repeat(pt.stack([intercept]), len(X))
-    beta = prior_variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=f"slope{suffix}")
+    beta = prior_variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=slope_dim)
     raw = pt.stack([intercept - means @ beta])
     pm.Deterministic(f"b{suffix}", pt.concatenate([beta[:at], raw, beta[at:]]), dims=dim)
     return intercept + (X - means) @ beta

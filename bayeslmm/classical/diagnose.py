@@ -11,6 +11,7 @@ from bayeslmm.fit import Check, Diagnostics
 
 if TYPE_CHECKING:
     from bayeslmm.classical.fit import ClassicalFit
+    from bayeslmm.design import RandomBlock
 
 __all__ = ["SINGULAR_TOLERANCE", "diagnose", "singular_terms"]
 
@@ -27,12 +28,26 @@ def diagnose(fit: ClassicalFit) -> Diagnostics:
 
 
 def singular_terms(fit: ClassicalFit) -> list[str]:
-    """Return the random terms whose estimate lies on the boundary, as `Days | Subject`."""
-    names = []
-    for block, theta in zip(fit.model.design.blocks, fit.theta_by_block, strict=True):
-        if STRUCTURES[block.structure].is_boundary(theta, block.n_effects, SINGULAR_TOLERANCE):
-            names.append(f"({' + '.join(block.effects)} | {block.group})")
-    return names
+    """Return the random terms whose estimate lies on the boundary, as `(Days | Subject)`.
+
+    As lme4's `isSingular`, but whatever the units of the predictors: each effect is measured by the root mean square of its column.
+    """
+    return [
+        f"({' + '.join(block.effects)} | {block.group})"
+        for block, theta in zip(fit.model.design.blocks, fit.theta_by_block, strict=True)
+        if STRUCTURES[block.structure].is_boundary(_unitless(block, theta), block.n_effects, SINGULAR_TOLERANCE)
+    ]
+
+
+def _unitless(block: RandomBlock, theta: Array) -> Array:
+    """Return theta of a linear structure for columns of root mean square one; that of others unchanged."""
+    structure, k = STRUCTURES[block.structure], block.n_effects
+    if not structure.linear:
+        return theta
+    sizes = np.sqrt(np.mean(np.square(block.values), axis=0))
+    basis = structure.jacobian(theta, k).reshape(-1, k * k)
+    scaled: Array = basis @ (sizes[:, None] * structure.factor(theta, k)).ravel() / np.sum(basis, axis=1)
+    return scaled
 
 
 def _arrived(fit: ClassicalFit) -> Check | None:
@@ -86,12 +101,13 @@ def _singular(fit: ClassicalFit) -> Check | None:
     if not fit.theta.size:
         return None
     terms = singular_terms(fit)
+    found = f"on the boundary (a variance of zero, or a correlation of one): {', '.join(terms)}"
     return Check(
         code="singular",
         value=float(len(terms)),
         limit=0.0,
         passed=not terms,
-        meaning=f"on the boundary (a variance of zero, or a correlation of one): {', '.join(terms)}" if terms else "no term is on the boundary",
+        meaning=found if terms else "no term is on the boundary",
         remedy="the data do not support the term: simplify it, or fit by `brm`, whose prior keeps the variance away from zero",
     )
 
@@ -115,12 +131,13 @@ def _levels(fit: ClassicalFit) -> Check | None:
     if not groups:
         return None
     few = [f"{group} ({levels})" for group, levels in groups.items() if levels < 5]
+    found = f"a variance between fewer than five levels is poorly known: {', '.join(few)}"
     return Check(
         code="few_levels",
         value=float(min(groups.values())),
         limit=5.0,
         passed=not few,
-        meaning=f"a variance between fewer than five levels is poorly known: {', '.join(few)}" if few else "every factor has five levels or more",
+        meaning=found if few else "every factor has five levels or more",
         remedy="take the factor as a fixed effect, or fit by `brm` with a considered prior",
         severity="note",
     )

@@ -19,7 +19,19 @@ from bayeslmm.classical import system as pls
 from bayeslmm.covariance.base import Structure
 from bayeslmm.errors import FitError
 
-__all__ = ["Estimate", "Problem", "TermData", "criterion", "estimate", "objective", "prepare", "theta_jacobian", "theta_of", "turned", "vector_of"]
+__all__ = [
+    "Estimate",
+    "Problem",
+    "TermData",
+    "criterion",
+    "estimate",
+    "objective",
+    "prepare",
+    "theta_jacobian",
+    "theta_of",
+    "turned",
+    "vector_of",
+]
 
 type Array = np.ndarray
 
@@ -297,7 +309,7 @@ def _term_scale(term: _Term) -> Array:
     flat = basis.reshape(len(basis), -1)
     for T in (term.T, np.diag(np.diagonal(term.T))):
         moved = (T @ basis).reshape(len(basis), -1)
-        B = moved @ np.linalg.pinv(flat)
+        B: Array = moved @ np.linalg.pinv(flat)
         if np.allclose(B @ flat, moved, rtol=1e-12, atol=1e-14 * np.max(np.abs(moved))):
             return B.T
     return size * np.eye(len(basis))
@@ -310,7 +322,8 @@ def _linear(placed: tuple[_Term, ...], built: pls.System, scale: Array) -> Array
             basis = term.structure.jacobian(term.structure.start(term.k), term.k)
             own = basis if term.free else term.T_inverse @ basis
             K[_places(term, built).ravel(), term.theta] = own.reshape(len(basis), -1).T
-    return K @ scale
+    mapped: Array = K @ scale
+    return mapped
 
 
 def _places(term: _Term, built: pls.System) -> Array:

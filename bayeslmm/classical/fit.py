@@ -360,9 +360,7 @@ class ClassicalFit:
         seed: int | None = None,
     ) -> pd.DataFrame:
         """Predict rows of the data, or of new data; see `bayeslmm.prediction.predict`."""
-        return prediction.predict(
-            self, newdata, target=target, new_levels=new_levels, scale=scale, interval=interval, prob=prob, seed=seed
-        )
+        return prediction.predict(self, newdata, target=target, new_levels=new_levels, scale=scale, interval=interval, prob=prob, seed=seed)
 
     def simulate(self, n: int = 1, *, conditional: bool = False, newdata: Any = None, seed: int | None = None) -> pd.DataFrame:
         """Simulate new responses; see `bayeslmm.prediction.simulate`."""
@@ -452,10 +450,7 @@ def _tidy_fixed(fit: ClassicalFit) -> list[_TidyRow]:
 def _tidy_parameters(fit: ClassicalFit) -> list[_TidyRow]:
     rows: list[_TidyRow] = []
     for group, first, second, _, sdcor in fit._variance_rows():
-        if first is None:
-            term = "sd__Observation"
-        else:
-            term = f"sd__{first}" if second is None else f"cor__{first}.{second}"
+        term = f"sd__{first or 'Observation'}" if second is None else f"cor__{first}.{second}"
         rows.append(("ran_pars", group, None, term, sdcor, None, None))
     return rows
 

@@ -70,7 +70,7 @@ def lmer(
     FormulaError, DataError
         As `bayeslmm.model` does, and for grouping factors that cannot have a variance (one level, a level for every row).
     FitError
-        For another family than gaussian, further predictors, weights that are not positive, or nothing left to explain.
+        For another family than gaussian, further predictors, or nothing left to explain.
 
     Source: Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1).
 
@@ -135,8 +135,6 @@ def problem_of(model: Model, *, reml: bool = True, bases: Sequence[Array | None]
     if design.parameters:
         named = ", ".join(design.parameters)
         raise FitError(f"the classical engine fits one predictor, of the mean; this model has more ({named}): use `brm` for it")
-    if design.has_weights and not np.all(design.weights > 0.0):
-        raise FitError("weights must be positive: leave rows of weight 0 out of the data")
     check_groups(design, residual=True)
     terms = [
         TermData(
@@ -199,6 +197,7 @@ def _by_block(problem: Problem, b: tuple[Array, ...]) -> list[Array]:
 
 def _search(problem: Problem, start: Array | None) -> Minimum:
     box = _box(problem)
+    curved = not all(term.structure.linear for term in problem.terms)
     first = problem.start if start is None else _inside(problem, vector_of(problem, start))
     return search(
         lambda t: objective(problem, t),
@@ -206,7 +205,7 @@ def _search(problem: Problem, start: Array | None) -> Minimum:
         box,
         problem.curvature,
         others=_other_starts(problem),
-        doubtful=lambda found: found.flat or not found.converged or bool(np.any(box.on_edge(found.x))),
+        doubtful=lambda found: curved or found.flat or not found.converged or bool(np.any(box.on_edge(found.x))),
     )
 
 
@@ -240,7 +239,8 @@ def _other_starts(problem: Problem) -> list[Array]:
     on_diagonal = _is_sd(problem)
     sign = np.where(np.arange(problem.n_theta) % 2 == 0, 0.4, -0.4)
     mixed = np.where(on_diagonal, 0.5, np.clip(sign, 0.5 * problem.lower, 0.5 * problem.upper))
-    return [identity, mixed, np.where(on_diagonal, 2.0, -mixed)]
+    bounded = np.isfinite(problem.upper)
+    return [identity, mixed, np.where(on_diagonal, 2.0, np.where(bounded, 0.8 * problem.upper, -mixed))]
 
 
 def _log(problem: Problem, found: Minimum) -> SearchLog:

@@ -35,7 +35,8 @@ class Box:
     mirror: Array
 
     def clip(self, x: Array) -> Array:
-        return np.minimum(np.maximum(x, self.lower), self.upper)
+        inside: Array = np.minimum(np.maximum(x, self.lower), self.upper)
+        return inside
 
     def held(self, x: Array, gradient: Array) -> Array:
         """Return which parameters stand at a limit that the gradient pushes them against."""
@@ -46,7 +47,8 @@ class Box:
 
     def on_edge(self, x: Array) -> Array:
         """Return which parameters are at a limit, or at the zero of a mirror."""
-        return self.at_limit(x) | (self.mirror & (x == 0.0))
+        edge: Array = self.at_limit(x) | (self.mirror & (x == 0.0))
+        return edge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +248,8 @@ def _newton(state: _State, limit: int = 15) -> Minimum:
         step = float(np.max(np.abs(direction), initial=0.0))
         if step >= _STEP_TOLERANCE and not _newton_step(state, direction):
             return _minimum(state, hessian, step, _negligible(state, direction))
-        arrived = step * min(step / previous, 1.0) < 0.1 * _STEP_TOLERANCE or step < _STEP_TOLERANCE
+        ahead = step * min(step / previous if np.isfinite(previous) else step, 1.0)
+        arrived = ahead < 0.1 * _STEP_TOLERANCE or step < _STEP_TOLERANCE
         if arrived and not _snap(state):
             return _minimum(state, hessian, step, True)
         if step > 0.1 * previous and not arrived:

@@ -5,9 +5,9 @@ the criterion needs is A = [Z X y]'[Z X y] (weights already in). The columns of 
 
     S = I + L'DL = CC',   H = L S^-1 L',   A' = A_rr - V H V',   logdet += log|S|,
 
-where D (k, k) is the level's diagonal block, L (k, k) its factor of Lambda and V (m, k) its products with the m later columns that
-occur together with it. What is left is F = [[P, r], [r', s]]: beta = P^-1 r and pwrss = s - r'P^-1 r. The gradient runs the same
-recursion backwards on adjoints, with full symmetric matrices (df = tr(Abar' dA)):
+where D (k, k) is the level's diagonal block, L (k, k) its lower-triangular factor in Lambda and V (m, k) its products with the m
+later columns that occur together with it. What is left is F = [[P, r], [r', s]]: beta = P^-1 r and pwrss = s - r'P^-1 r. The
+gradient runs the same recursion backwards on adjoints, with full symmetric matrices (df = tr(Abar' dA)):
 
     Hbar = -V'Abar V,   Dbar = H - H Hbar H,   Vbar = -Abar V H,   Lbar += 2 [(I - DH) Hbar + D] L S^-1,
 
@@ -17,11 +17,15 @@ which needs no inverse of L, and so holds on the boundary. Symmetric blocks are 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 __all__ = [
+    "Blocks",
+    "Levels",
+    "Scratch",
     "accumulate_dense",
     "accumulate_diagonal",
     "accumulate_pairs",
@@ -30,306 +34,416 @@ __all__ = [
     "adjoint",
     "back_substitute",
     "eliminate",
+    "evaluate_sparse",
     "finish",
     "map_targets",
-    "one_factor",
     "tail_adjoint",
     "tail_system",
 ]
 
+type Array = np.ndarray
+
+
+class Levels(NamedTuple):
+    """The levels (rows, in elimination order) that are eliminated one by one.
+
+    Per row: `k` columns; where its L starts in the flat Lambda (`lam_at`), its D (k, k) and V (m, k) in the store (`d_at`, `v_at`),
+    its G and P (k, k) in the scratch (`g_at`); its own first column `first`. Its later columns, ascending, are
+    `cols[col_at[r]:col_at[r + 1]]`; the first `n_sparse` belong to later rows: the pair (a, b) of these with any is at
+    `where[map_at + a * m + b]` in the store. All others are columns `first_tail + j` of the dense matrix M.
+    """
+
+    k: Array
+    lam_at: Array
+    d_at: Array
+    v_at: Array
+    g_at: Array
+    first: Array
+    col_at: Array
+    cols: Array
+    n_sparse: Array
+    map_at: Array
+    where: Array
+    first_tail: int
+
+
+class Blocks(NamedTuple):
+    """The levels whose columns are kept dense: first column, number of columns, and where L starts in the flat Lambda."""
+
+    at: Array
+    k: Array
+    lam_at: Array
+
+
+class Scratch(NamedTuple):
+    """Per row G = C^-1 L' and P = S^-1 L' (flat), and working space: W (m, k), six matrices (6, k, k)."""
+
+    G: Array
+    P: Array
+    W: Array
+    small: Array
+
+
+# -------------------------------------------------------------------------------------------------------------------- forward
+
 
 @njit(cache=True)
-def _factor(k, lam, lo, store, d, G, P, g, C, T):
-    """Return log|S| of one level, and write G = C^-1 L' and P = S^-1 L' (k, k) at `g`; C and T are scratch."""
+def _factor(k: int, lam: Array, lo: int, store: Array, d: int, scratch: Scratch, g: int) -> float:
+    """Return log|S| of one level, and write G = C^-1 L' and P = S^-1 L' (k, k) at `g`."""
     if k == 1:
-        scale = lam[lo]
-        s = 1.0 + scale * scale * store[d]
-        G[g] = scale / math.sqrt(s)
-        P[g] = scale / s
+        s = 1.0 + lam[lo] * lam[lo] * store[d]
+        scratch.G[g] = lam[lo] / math.sqrt(s)
+        scratch.P[g] = lam[lo] / s
         return math.log(s)
+    C = scratch.small[0]
+    _small_system(k, lam, lo, store, d, scratch.small[1], C)
+    logdet = _small_cholesky(k, C)
+    for j in range(k):
+        _small_solve(k, lam, lo, j, C, scratch.G, scratch.P, g)
+    return logdet
+
+
+@njit(cache=True)
+def _small_system(k: int, lam: Array, lo: int, store: Array, d: int, T: Array, S: Array) -> None:
+    """Write the lower triangle of S = I + L'DL (k, k); T = DL is scratch."""
     for i in range(k):
         for j in range(k):
             total = 0.0
             for a in range(j, k):
                 total += store[d + min(i, a) * k + max(i, a)] * lam[lo + a * k + j]
             T[i, j] = total
-    logdet = 0.0
-    for j in range(k):
-        for i in range(j, k):
+    for i in range(k):
+        for j in range(i + 1):
             total = 1.0 if i == j else 0.0
             for a in range(i, k):
                 total += lam[lo + a * k + i] * T[a, j]
+            S[i, j] = total
+
+
+@njit(cache=True)
+def _small_cholesky(k: int, C: Array) -> float:
+    """Factor the lower triangle of C in place, S = CC'; return log|S|."""
+    logdet = 0.0
+    for j in range(k):
+        for i in range(j, k):
+            total = C[i, j]
             for a in range(j):
                 total -= C[i, a] * C[j, a]
-            if i == j:
-                C[j, j] = math.sqrt(total)
-                logdet += math.log(total)
-            else:
-                C[i, j] = total / C[j, j]
-    for j in range(k):
+            C[i, j] = math.sqrt(total) if i == j else total / C[j, j]
+        logdet += 2.0 * math.log(C[j, j])
+    return logdet
+
+
+@njit(cache=True)
+def _small_solve(k: int, lam: Array, lo: int, j: int, C: Array, G: Array, P: Array, g: int) -> None:
+    """Write column j of G = C^-1 L' and of P = C'^-1 G."""
+    for i in range(k):
+        total = lam[lo + j * k + i] if j >= i else 0.0
+        for a in range(i):
+            total -= C[i, a] * G[g + a * k + j]
+        G[g + i * k + j] = total / C[i, i]
+    for i in range(k - 1, -1, -1):
+        total = G[g + i * k + j]
+        for a in range(i + 1, k):
+            total -= C[a, i] * P[g + a * k + j]
+        P[g + i * k + j] = total / C[i, i]
+
+
+@njit(cache=True)
+def _times_factor(k: int, m: int, G: Array, g: int, store: Array, v: int, W: Array) -> None:
+    """Write W = V G' (m, k), so that V H V' = W W'."""
+    for a in range(m):
         for i in range(k):
-            total = lam[lo + j * k + i] if j >= i else 0.0
-            for a in range(i):
-                total -= C[i, a] * G[g + a * k + j]
-            G[g + i * k + j] = total / C[i, i]
-        for i in range(k - 1, -1, -1):
-            total = G[g + i * k + j]
-            for a in range(i + 1, k):
-                total -= C[a, i] * P[g + a * k + j]
-            P[g + i * k + j] = total / C[i, i]
-    return logdet
+            total = 0.0
+            for j in range(k):
+                total += G[g + i * k + j] * store[v + a * k + j]
+            W[a, i] = total
 
 
 @njit(cache=True)
-def eliminate(k_row, lam_at, d_at, v_at, g_at, col_at, cols, n_sparse, map_at, where, first_tail, lam, store, M, G, P, W, C, T):
-    """Eliminate all sparse levels in order; return sum log|S|.
+def _dot(k: int, W: Array, a: int, b: int) -> float:
+    total = 0.0
+    for i in range(k):
+        total += W[a, i] * W[b, i]
+    return total
 
-    Per level (row) r: `k_row` its k, `lam_at` where its L starts in `lam`, `d_at`/`v_at` where D (k, k) and V (m, k) start in
-    `store`, `g_at` where G, P (k, k) go, `cols[col_at[r]:col_at[r+1]]` its later columns, ascending. The first `n_sparse` of these
-    belong to later sparse levels: `where[map_at + a*m + b]` is the place of the pair (a, b) in `store`. The others are columns
-    `first_tail + j` of the dense matrix `M` (upper triangle). `store` and `M` are updated in place: A' = A_rr - (GV')'(GV').
-    """
+
+@njit(cache=True)
+def eliminate(levels: Levels, lam: Array, store: Array, M: Array, scratch: Scratch) -> float:
+    """Eliminate all rows in order: `store` and the dense `M` become A' = A_rr - WW'; return sum log|S|."""
     logdet = 0.0
-    for r in range(k_row.size):
-        k = k_row[r]
-        v = v_at[r]
-        g = g_at[r]
-        c = col_at[r]
-        m = col_at[r + 1] - c
-        logdet += _factor(k, lam, lam_at[r], store, d_at[r], G, P, g, C, T)
-        for a in range(m):
-            for i in range(k):
-                total = 0.0
-                for j in range(k):
-                    total += G[g + i * k + j] * store[v + a * k + j]
-                W[a, i] = total
-        for a in range(m):
-            if a < n_sparse[r]:
-                at = map_at[r] + a * m
-                for b in range(a, m):
-                    total = 0.0
-                    for i in range(k):
-                        total += W[a, i] * W[b, i]
-                    store[where[at + b]] -= total
-            elif k == 1:
-                row = cols[c + a] - first_tail
-                left = W[a, 0]
-                for b in range(a, m):
-                    M[row, cols[c + b] - first_tail] -= left * W[b, 0]
-            else:
-                row = cols[c + a] - first_tail
-                for b in range(a, m):
-                    total = 0.0
-                    for i in range(k):
-                        total += W[a, i] * W[b, i]
-                    M[row, cols[c + b] - first_tail] -= total
+    W = scratch.W
+    for r in range(levels.k.size):
+        k, v, g, c = levels.k[r], levels.v_at[r], levels.g_at[r], levels.col_at[r]
+        m = levels.col_at[r + 1] - c
+        logdet += _factor(k, lam, levels.lam_at[r], store, levels.d_at[r], scratch, g)
+        _times_factor(k, m, scratch.G, g, store, v, W)
+        for a in range(levels.n_sparse[r]):
+            at = levels.map_at[r] + a * m
+            for b in range(a, m):
+                store[levels.where[at + b]] -= _dot(k, W, a, b)
+        for a in range(levels.n_sparse[r], m):
+            row = levels.cols[c + a] - levels.first_tail
+            for b in range(a, m):
+                M[row, levels.cols[c + b] - levels.first_tail] -= _dot(k, W, a, b)
     return logdet
 
 
 @njit(cache=True)
-def finish(F, df, reml, R, beta, Fbar):
+def finish(F: Array, df: float, reml: bool, R: Array, beta: Array, Fbar: Array) -> tuple[float, float]:
     """Solve F = [[P, r], [r', s]] (upper triangle, p + 1): write beta = P^-1 r and the adjoint of F; return (log|P|, pwrss).
 
     The criterion's part here is df log(pwrss) [+ log|P| for REML]: Fbar = df/pwrss vv' [+ P^-1], v = [-beta; 1]. R (p, p): scratch.
     """
     p = F.shape[0] - 1
-    logdet = 0.0
-    pwrss = F[p, p]
-    for j in range(p):
-        for i in range(j, p):
-            total = F[j, i]
-            for a in range(j):
-                total -= R[i, a] * R[j, a]
-            if i == j:
-                R[j, j] = math.sqrt(total)
-                logdet += math.log(total)
-            else:
-                R[i, j] = total / R[j, j]
     for i in range(p):
-        total = F[i, p]
-        for a in range(i):
-            total -= R[i, a] * beta[a]
-        beta[i] = total / R[i, i]
+        for j in range(i + 1):
+            R[i, j] = F[j, i]
+        beta[i] = F[i, p]
+    logdet = _small_cholesky(p, R)
+    _half_solve(p, R, beta)
+    pwrss = F[p, p]
+    for i in range(p):
         pwrss -= beta[i] * beta[i]
-    for i in range(p - 1, -1, -1):
-        total = beta[i]
-        for a in range(i + 1, p):
-            total -= R[a, i] * beta[a]
-        beta[i] = total / R[i, i]
-    scale = df / pwrss
+    _back_solve(p, R, beta)
+    v = np.ones(p + 1)
+    v[:p] = -beta
     for i in range(p + 1):
-        left = 1.0 if i == p else -beta[i]
         for j in range(p + 1):
-            right = 1.0 if j == p else -beta[j]
-            Fbar[i, j] = scale * left * right
+            Fbar[i, j] = df / pwrss * v[i] * v[j]
     if reml:
-        _add_inverse(R, p, Fbar)
+        for j in range(p):
+            v[:p] = 0.0
+            v[j] = 1.0
+            _half_solve(p, R, v)
+            _back_solve(p, R, v)
+            for i in range(p):
+                Fbar[i, j] += v[i]
     return logdet, pwrss
 
 
 @njit(cache=True)
-def _add_inverse(R, p, Fbar):
-    """Add (RR')^-1 to the leading (p, p) block of Fbar."""
-    column = np.empty(p)
-    for j in range(p):
-        for i in range(p):
-            total = 1.0 if i == j else 0.0
-            for a in range(i):
-                total -= R[i, a] * column[a]
-            column[i] = total / R[i, i]
-        for i in range(p - 1, -1, -1):
-            total = column[i]
-            for a in range(i + 1, p):
-                total -= R[a, i] * column[a]
-            column[i] = total / R[i, i]
-        for i in range(p):
-            Fbar[i, j] += column[i]
+def _half_solve(p: int, R: Array, x: Array) -> None:
+    """Solve R x = x in place, R lower-triangular (p, p)."""
+    for i in range(p):
+        total = x[i]
+        for a in range(i):
+            total -= R[i, a] * x[a]
+        x[i] = total / R[i, i]
 
 
 @njit(cache=True)
-def adjoint(
-    k_row, lam_at, d_at, v_at, g_at, col_at, cols, n_sparse, map_at, where, first_tail, lam, store, G, P, first_inner, Mbar, bar, lambar, Y, work
-):
-    """Run the elimination backwards: from the adjoint `Mbar` of the dense part to `lambar`, the adjoint of every L.
+def _back_solve(p: int, R: Array, x: Array) -> None:
+    """Solve R'x = x in place, R lower-triangular (p, p)."""
+    for i in range(p - 1, -1, -1):
+        total = x[i]
+        for a in range(i + 1, p):
+            total -= R[a, i] * x[a]
+        x[i] = total / R[i, i]
 
-    `bar` has the layout of `store` and receives Dbar and Vbar of the levels from `first_inner` on (0: also those of the first
-    factor, where Dbar with Fbar = 0 is L S_full^-1 L', the conditional variance over sigma^2). `Y` (m, k), `work` (5, k, k): scratch.
-    """
-    H, Hbar, HH, E, B = work[0], work[1], work[2], work[3], work[4]
-    for r in range(k_row.size - 1, -1, -1):
-        k = k_row[r]
-        lo = lam_at[r]
-        d = d_at[r]
-        v = v_at[r]
-        g = g_at[r]
-        c = col_at[r]
-        m = col_at[r + 1] - c
-        for a in range(m):
+
+# ------------------------------------------------------------------------------------------------------------------- backward
+
+
+@njit(cache=True)
+def _gather(levels: Levels, r: int, store: Array, bar: Array, Mbar: Array, Y: Array) -> None:
+    """Write Y = Abar V (m, k) of row r, Abar being the adjoint at the pairs of its later columns."""
+    k, v, c = levels.k[r], levels.v_at[r], levels.col_at[r]
+    m = levels.col_at[r + 1] - c
+    Y[:m, :k] = 0.0
+    for a in range(m):
+        sparse = a < levels.n_sparse[r]
+        at = levels.map_at[r] + a * m
+        row = levels.cols[c + a] - levels.first_tail
+        for b in range(a, m):
+            value = bar[levels.where[at + b]] if sparse else Mbar[row, levels.cols[c + b] - levels.first_tail]
             for i in range(k):
-                Y[a, i] = 0.0
-        for a in range(m):
-            sparse = a < n_sparse[r]
-            at = map_at[r] + a * m
-            row = cols[c + a] - first_tail
-            for b in range(a, m):
-                value = bar[where[at + b]] if sparse else Mbar[row, cols[c + b] - first_tail]
+                Y[a, i] += value * store[v + b * k + i]
+            if b > a:
                 for i in range(k):
-                    Y[a, i] += value * store[v + b * k + i]
-                if b > a:
-                    for i in range(k):
-                        Y[b, i] += value * store[v + a * k + i]
-        for i in range(k):
-            for j in range(k):
-                total = 0.0
-                for a in range(k):
-                    total += G[g + a * k + i] * G[g + a * k + j]
-                H[i, j] = total
-                total = 0.0
-                for a in range(m):
-                    total -= store[v + a * k + i] * Y[a, j]
-                Hbar[i, j] = total
-        for i in range(k):
-            for j in range(k):
-                total = 0.0
-                for a in range(k):
-                    total += H[i, a] * Hbar[a, j]
-                HH[i, j] = total
-        # E = (I - DH) Hbar + D
-        for i in range(k):
-            for j in range(k):
-                total = Hbar[i, j] + store[d + min(i, j) * k + max(i, j)]
-                for a in range(k):
-                    total -= store[d + min(i, a) * k + max(i, a)] * HH[a, j]
-                E[i, j] = total
-        for i in range(k):
-            for j in range(k):
-                total = 0.0
-                for a in range(k):
-                    total += E[i, a] * P[g + j * k + a]
-                lambar[lo + i * k + j] += 2.0 * total
-        if r < first_inner:
-            continue
-        for i in range(k):
-            for j in range(k):
-                total = H[i, j]
-                for a in range(k):
-                    total -= HH[i, a] * H[a, j]
-                B[i, j] = total
-        for i in range(k):
-            for j in range(i, k):
-                bar[d + i * k + j] = 0.5 * (B[i, j] + B[j, i])
-        for a in range(m):
-            for i in range(k):
-                total = 0.0
-                for j in range(k):
-                    total -= Y[a, j] * H[j, i]
-                bar[v + a * k + i] = total
+                    Y[b, i] += value * store[v + a * k + i]
 
 
 @njit(cache=True)
-def one_factor(
-    k_row, lam_at, d_at, v_at, g_at, col_at, cols, n_sparse, map_at, where, first_tail, lam, base, base_M, first_inner, store_from, df, reml,
-    store, M, G, P, W, C, T, R, beta, Fbar, bar, lambar, work,
-):  # fmt: skip
-    """Criterion's parts (logdet, log|P|, pwrss) and `lambar` of a model without dense columns, in one call (see `eliminate`, `finish`)."""
+def _quadratics(k: int, m: int, G: Array, g: int, store: Array, v: int, Y: Array, small: Array) -> None:
+    """Write H = G'G, Hbar = -V'Y and H Hbar (k, k) into small[0], small[1], small[2]."""
+    H, Hbar, product = small[0], small[1], small[2]
+    for i in range(k):
+        for j in range(k):
+            total = 0.0
+            for a in range(k):
+                total += G[g + a * k + i] * G[g + a * k + j]
+            H[i, j] = total
+            total = 0.0
+            for a in range(m):
+                total -= store[v + a * k + i] * Y[a, j]
+            Hbar[i, j] = total
+    for i in range(k):
+        for j in range(k):
+            total = 0.0
+            for a in range(k):
+                total += H[i, a] * Hbar[a, j]
+            product[i, j] = total
+
+
+@njit(cache=True)
+def _add_factor_adjoint(k: int, P: Array, g: int, store: Array, d: int, small: Array, lambar: Array, lo: int) -> None:
+    """Add 2 [(I - DH) Hbar + D] L S^-1 to `lambar`; H Hbar and Hbar are in small[2], small[1]; small[3] is scratch."""
+    E = small[3]
+    for i in range(k):
+        for j in range(k):
+            total = small[1, i, j] + store[d + min(i, j) * k + max(i, j)]
+            for a in range(k):
+                total -= store[d + min(i, a) * k + max(i, a)] * small[2, a, j]
+            E[i, j] = total
+    for i in range(k):
+        for j in range(k):
+            total = 0.0
+            for a in range(k):
+                total += E[i, a] * P[g + j * k + a]
+            lambar[lo + i * k + j] += 2.0 * total
+
+
+@njit(cache=True)
+def _block_adjoint(k: int, m: int, d: int, v: int, Y: Array, small: Array, bar: Array) -> None:
+    """Write Dbar = H - H Hbar H (upper triangle) and Vbar = -Y H into `bar`."""
+    H, product = small[0], small[2]
+    for i in range(k):
+        for j in range(i, k):
+            total = H[i, j]
+            for a in range(k):
+                total -= 0.5 * (product[i, a] * H[a, j] + product[j, a] * H[a, i])
+            bar[d + i * k + j] = total
+    for a in range(m):
+        for i in range(k):
+            total = 0.0
+            for j in range(k):
+                total -= Y[a, j] * H[j, i]
+            bar[v + a * k + i] = total
+
+
+@njit(cache=True)
+def adjoint(levels: Levels, store: Array, scratch: Scratch, first_inner: int, Mbar: Array, bar: Array, lambar: Array) -> None:
+    """Run the elimination backwards: from the adjoint `Mbar` of the dense part, add the adjoint of every L to `lambar`.
+
+    `bar` has the layout of `store` and receives Dbar and Vbar of the rows from `first_inner` on: the first factor's are needed by
+    nobody, except that Dbar with Fbar = 0 is L S_full^-1 L', the conditional variance over sigma^2 (`first_inner` = 0).
+    """
+    Y, small = scratch.W, scratch.small
+    for r in range(levels.k.size - 1, -1, -1):
+        k, d, v, g = levels.k[r], levels.d_at[r], levels.v_at[r], levels.g_at[r]
+        m = levels.col_at[r + 1] - levels.col_at[r]
+        _gather(levels, r, store, bar, Mbar, Y)
+        _quadratics(k, m, scratch.G, g, store, v, Y, small)
+        _add_factor_adjoint(k, scratch.P, g, store, d, small, lambar, levels.lam_at[r])
+        if r >= first_inner:
+            _block_adjoint(k, m, d, v, Y, small, bar)
+
+
+@njit(cache=True)
+def evaluate_sparse(
+    levels: Levels,
+    lam: Array,
+    base: Array,
+    base_M: Array,
+    first_inner: int,
+    store_from: int,
+    df: float,
+    reml: bool,
+    store: Array,
+    M: Array,
+    scratch: Scratch,
+    R: Array,
+    beta: Array,
+    Fbar: Array,
+    bar: Array,
+    lambar: Array,
+) -> tuple[float, float, float]:
+    """Return (logdet, log|P|, pwrss) of a model without dense columns, and fill `lambar`, in one call.
+
+    `base`, `base_M`: the products of the data; `store` from `store_from` on and `M` are overwritten (see `eliminate`, `finish`).
+    """
     store[store_from:] = base[store_from:]
     M[:] = base_M
-    logdet = eliminate(k_row, lam_at, d_at, v_at, g_at, col_at, cols, n_sparse, map_at, where, first_tail, lam, store, M, G, P, W, C, T)
+    logdet = eliminate(levels, lam, store, M, scratch)
     logdet_x, pwrss = finish(M, df, reml, R, beta, Fbar)
     lambar[:] = 0.0
-    adjoint(
-        k_row, lam_at, d_at, v_at, g_at, col_at, cols, n_sparse, map_at, where, first_tail, lam, store, G, P, first_inner, Fbar, bar, lambar, W, work
-    )
+    adjoint(levels, store, scratch, first_inner, Fbar, bar, lambar)
     return logdet, logdet_x, pwrss
 
 
+# ----------------------------------------------------------------------------------------------------------------- dense part
+
+
 @njit(cache=True)
-def tail_system(M, q, block_at, block_k, block_lam, lam, S, B):
-    """Write S = I + L'ML (q, q; upper) and B = L'M_tx (q, p + 1) of the dense columns, L block-diagonal over `block_*`."""
-    n_x = M.shape[0] - q
-    n_blocks = block_at.size
-    for block in range(n_blocks):
-        i0, ki, li = block_at[block], block_k[block], block_lam[block]
+def tail_system(M: Array, q: int, blocks: Blocks, lam: Array, S: Array, B: Array) -> None:
+    """Write S = I + L'ML (q, q; upper) and B = L'M_tx (q, p + 1) of the dense columns, L block-diagonal over `blocks`."""
+    for block in range(blocks.at.size):
+        i0, ki, li = blocks.at[block], blocks.k[block], blocks.lam_at[block]
         for e in range(ki):
-            for c in range(n_x):
-                total = 0.0
-                for a in range(e, ki):
-                    total += lam[li + a * ki + e] * M[i0 + a, q + c]
-                B[i0 + e, c] = total
-        for other in range(block, n_blocks):
-            j0, kj, lj = block_at[other], block_k[other], block_lam[other]
+            B[i0 + e, :] = 0.0
+            for a in range(e, ki):
+                B[i0 + e, :] += lam[li + a * ki + e] * M[i0 + a, q:]
+        for other in range(block, blocks.at.size):
+            j0, kj, lj = blocks.at[other], blocks.k[other], blocks.lam_at[other]
             if ki == 1 and kj == 1:
                 S[i0, j0] = lam[li] * M[i0, j0] * lam[lj]
-                continue
-            for e in range(ki):
-                for f in range(kj):
-                    total = 0.0
-                    for a in range(e, ki):
-                        for b in range(f, kj):
-                            total += lam[li + a * ki + e] * M[min(i0 + a, j0 + b), max(i0 + a, j0 + b)] * lam[lj + b * kj + f]
-                    S[i0 + e, j0 + f] = total
+            else:
+                _system_pair(M, i0, ki, li, j0, kj, lj, lam, S)
     for i in range(q):
         S[i, i] += 1.0
 
 
 @njit(cache=True)
-def tail_adjoint(M, q, block_at, block_k, block_lam, lam, inverse, Z1, N, Fbar, Mbar, lambar, MN):
+def _system_pair(M: Array, i0: int, ki: int, li: int, j0: int, kj: int, lj: int, lam: Array, S: Array) -> None:
+    """Write L_I' M_IJ L_J of one pair of blocks."""
+    for e in range(ki):
+        for f in range(kj):
+            total = 0.0
+            for a in range(e, ki):
+                for b in range(f, kj):
+                    total += lam[li + a * ki + e] * M[min(i0 + a, j0 + b), max(i0 + a, j0 + b)] * lam[lj + b * kj + f]
+            S[i0 + e, j0 + f] = total
+
+
+@njit(cache=True)
+def tail_adjoint(
+    M: Array, q: int, blocks: Blocks, lam: Array, inverse: Array, Z1: Array, N: Array, Fbar: Array, Mbar: Array, lambar: Array, MN: Array
+) -> None:
     """Write the adjoint of the dense part and add to `lambar`.
 
     inverse = S^-1 (q, q; upper), Z1 = S^-1 L'M_tx, N = L Z1 (both (q, p + 1)). Mbar_tt = L S^-1 L' + N Fbar N', Mbar_tx = -N Fbar,
-    Mbar_xx = Fbar; Lbar = 2 diag-blocks of [M L S^-1 - (M_tx - MN) Fbar Z1'].
+    Mbar_xx = Fbar; Lbar += 2 diagonal blocks of [M L S^-1 - (M_tx - M N) Fbar Z1']. MN: scratch.
     """
-    n_x = M.shape[0] - q
-    n_blocks = block_at.size
-    NF = N @ Fbar
+    _low_rank_part(M, q, N, N @ Fbar, Mbar, MN)
+    Mbar[q:, q:] = Fbar
+    for block in range(blocks.at.size):
+        i0, ki, li = blocks.at[block], blocks.k[block], blocks.lam_at[block]
+        for other in range(block, blocks.at.size):
+            j0, kj, lj = blocks.at[other], blocks.k[other], blocks.lam_at[other]
+            if ki == 1 and kj == 1:
+                value = inverse[i0, j0]
+                Mbar[i0, j0] += lam[li] * value * lam[lj]
+                value *= 2.0 * M[i0, j0]
+                lambar[li] += lam[lj] * value
+                if other > block:
+                    lambar[lj] += lam[li] * value
+            else:
+                _inverse_pair(i0, ki, li, j0, kj, lj, lam, inverse, Mbar)
+                _factor_pair(M, i0, ki, li, j0, kj, lj, lam, inverse, lambar)
+    Q = (M[:q, q:] - MN) @ Fbar
+    for block in range(blocks.at.size):
+        i0, ki, li = blocks.at[block], blocks.k[block], blocks.lam_at[block]
+        lambar[li : li + ki * ki] -= 2.0 * (Q[i0 : i0 + ki] @ Z1[i0 : i0 + ki].T).ravel()
+
+
+@njit(cache=True)
+def _low_rank_part(M: Array, q: int, N: Array, NF: Array, Mbar: Array, MN: Array) -> None:
+    """Write N Fbar N' (upper) and -N Fbar into Mbar, and M_tt N into MN; NF = N Fbar (q, p + 1)."""
+    n_x = N.shape[1]
+    MN[:] = 0.0
     for i in range(q):
-        for c in range(n_x):
-            Mbar[i, q + c] = -NF[i, c]
-            MN[i, c] = 0.0
-    for i in range(n_x):
-        for j in range(n_x):
-            Mbar[q + i, q + j] = Fbar[i, j]
-    for i in range(q):
+        Mbar[i, q:] = -NF[i]
         for j in range(i, q):
             total = 0.0
             for c in range(n_x):
@@ -339,75 +453,65 @@ def tail_adjoint(M, q, block_at, block_k, block_lam, lam, inverse, Z1, N, Fbar, 
             if j > i:
                 for c in range(n_x):
                     MN[j, c] += M[i, j] * N[i, c]
-    for block in range(n_blocks):
-        i0, ki, li = block_at[block], block_k[block], block_lam[block]
-        for other in range(block, n_blocks):
-            j0, kj, lj = block_at[other], block_k[other], block_lam[other]
-            if ki == 1 and kj == 1:
-                value = inverse[i0, j0]
-                Mbar[i0, j0] += lam[li] * value * lam[lj]
-                value *= 2.0 * M[i0, j0]
-                lambar[li] += lam[lj] * value
-                if other > block:
-                    lambar[lj] += lam[li] * value
-                continue
-            _tail_pair(M, i0, ki, li, j0, kj, lj, lam, inverse, Mbar, lambar)
-    Q = (M[:q, q:] - MN) @ Fbar
-    for block in range(n_blocks):
-        i0, ki, li = block_at[block], block_k[block], block_lam[block]
-        for a in range(ki):
-            for e in range(ki):
-                total = 0.0
-                for c in range(n_x):
-                    total += Q[i0 + a, c] * Z1[i0 + e, c]
-                lambar[li + a * ki + e] -= 2.0 * total
 
 
 @njit(cache=True)
-def _tail_pair(M, i0, ki, li, j0, kj, lj, lam, inverse, Mbar, lambar):
-    """Add one pair of blocks to Mbar (L_I C_IJ L_J') and to lambar (2 M_IJ L_J C_JI, and its mirror)."""
+def _inverse_pair(i0: int, ki: int, li: int, j0: int, kj: int, lj: int, lam: Array, inverse: Array, Mbar: Array) -> None:
+    """Add L_I C_IJ L_J' of one pair of blocks, C = S^-1, to Mbar (upper triangle)."""
     for a in range(ki):
         for b in range(kj):
-            row, column = i0 + a, j0 + b
-            if row <= column:
-                total = 0.0
-                for e in range(a + 1):
-                    for f in range(b + 1):
-                        total += lam[li + a * ki + e] * inverse[min(i0 + e, j0 + f), max(i0 + e, j0 + f)] * lam[lj + b * kj + f]
-                Mbar[row, column] += total
-            value = 2.0 * M[min(row, column), max(row, column)]
-            for f in range(b + 1):
-                right = value * lam[lj + b * kj + f]
-                for e in range(ki):
-                    lambar[li + a * ki + e] += right * inverse[min(i0 + e, j0 + f), max(i0 + e, j0 + f)]
-            if j0 > i0:
-                for e in range(a + 1):
-                    left = value * lam[li + a * ki + e]
-                    for f in range(kj):
-                        lambar[lj + b * kj + f] += left * inverse[i0 + e, j0 + f]
+            if i0 + a > j0 + b:
+                continue
+            total = 0.0
+            for e in range(a + 1):
+                for f in range(b + 1):
+                    total += lam[li + a * ki + e] * inverse[min(i0 + e, j0 + f), max(i0 + e, j0 + f)] * lam[lj + b * kj + f]
+            Mbar[i0 + a, j0 + b] += total
 
 
 @njit(cache=True)
-def back_substitute(k_row, v_at, g_at, col_at, cols, col_of_row, store, G, z):
-    """Write -b of the sparse levels into z, whose entries of later columns are -b, -beta and (last) 1: b = H V'z."""
-    for r in range(k_row.size - 1, -1, -1):
-        k, v, g, c = k_row[r], v_at[r], g_at[r], col_at[r]
-        m = col_at[r + 1] - c
+def _factor_pair(M: Array, i0: int, ki: int, li: int, j0: int, kj: int, lj: int, lam: Array, inverse: Array, lambar: Array) -> None:
+    """Add 2 M_IJ L_J C_JI to the adjoint of L_I and, for different blocks, 2 M_JI L_I C_IJ to that of L_J."""
+    for a in range(ki):
+        for b in range(kj):
+            value = 2.0 * M[min(i0 + a, j0 + b), max(i0 + a, j0 + b)]
+            for f in range(b + 1):
+                for e in range(ki):
+                    lambar[li + a * ki + e] += value * lam[lj + b * kj + f] * inverse[min(i0 + e, j0 + f), max(i0 + e, j0 + f)]
+            if j0 > i0:
+                for e in range(a + 1):
+                    for f in range(kj):
+                        lambar[lj + b * kj + f] += value * lam[li + a * ki + e] * inverse[i0 + e, j0 + f]
+
+
+# ------------------------------------------------------------------------------------------------------------ random effects
+
+
+@njit(cache=True)
+def back_substitute(levels: Levels, store: Array, scratch: Scratch, z: Array) -> None:
+    """Write -b of the rows into z, whose entries of later columns are -b, -beta and (last) 1: b = H V'z."""
+    G = scratch.G
+    for r in range(levels.k.size - 1, -1, -1):
+        k, v, g, c = levels.k[r], levels.v_at[r], levels.g_at[r], levels.col_at[r]
         s = np.zeros(k)
-        for a in range(m):
-            value = z[cols[c + a]]
-            for i in range(k):
-                s[i] += store[v + a * k + i] * value
+        for a in range(levels.col_at[r + 1] - c):
+            s += store[v + a * k : v + (a + 1) * k] * z[levels.cols[c + a]]
+        half = np.zeros(k)
+        for a in range(k):
+            for j in range(k):
+                half[a] += G[g + a * k + j] * s[j]
         for i in range(k):
             b = 0.0
             for a in range(k):
-                for j in range(k):
-                    b += G[g + a * k + i] * G[g + a * k + j] * s[j]
-            z[col_of_row[r] + i] = -b
+                b += G[g + a * k + i] * half[a]
+            z[levels.first[r] + i] = -b
+
+
+# ------------------------------------------------------------------------------------------------------- products of the data
 
 
 @njit(cache=True)
-def accumulate_diagonal(store, d_at, row_of, z):
+def accumulate_diagonal(store: Array, d_at: Array, row_of: Array, z: Array) -> None:
     """Add z_i z_i' of every observation to the diagonal block of its level (upper triangle)."""
     k = z.shape[1]
     for i in range(z.shape[0]):
@@ -418,7 +522,7 @@ def accumulate_diagonal(store, d_at, row_of, z):
 
 
 @njit(cache=True)
-def accumulate_pairs(store, at, z, other):
+def accumulate_pairs(store: Array, at: Array, z: Array, other: Array) -> None:
     """Add the products of a level's columns `z` (n, k) with a later factor's `other` (n, h): V blocks start at `at` (n,)."""
     k = z.shape[1]
     for i in range(z.shape[0]):
@@ -429,7 +533,7 @@ def accumulate_pairs(store, at, z, other):
 
 
 @njit(cache=True)
-def accumulate_dense(store, at, row_of, z, XY):
+def accumulate_dense(store: Array, at: Array, row_of: Array, z: Array, XY: Array) -> None:
     """Add the products with [X y] (n, p + 1); V's rows for it start at `at[row]`."""
     k = z.shape[1]
     for i in range(z.shape[0]):
@@ -440,7 +544,7 @@ def accumulate_dense(store, at, row_of, z, XY):
 
 
 @njit(cache=True)
-def accumulate_tail(M, row_at, z, column_at, other):
+def accumulate_tail(M: Array, row_at: Array, z: Array, column_at: Array, other: Array) -> None:
     """Add z_i other_i' of every observation to M at (`row_at`, `column_at`), upper triangle only."""
     for i in range(z.shape[0]):
         for a in range(z.shape[1]):
@@ -451,7 +555,7 @@ def accumulate_tail(M, row_at, z, column_at, other):
 
 
 @njit(cache=True)
-def accumulate_tail_dense(M, row_at, z, q, XY):
+def accumulate_tail_dense(M: Array, row_at: Array, z: Array, q: int, XY: Array) -> None:
     """Add the products of dense random columns with [X y]."""
     for i in range(z.shape[0]):
         for a in range(z.shape[1]):
@@ -460,23 +564,23 @@ def accumulate_tail_dense(M, row_at, z, q, XY):
 
 
 @njit(cache=True)
-def map_targets(k_row, d_at, v_at, col_at, cols, n_sparse, map_at, row_of_col, col_of_row, where):
-    """Fill `where`: the place in `store` of every pair (a, b) of later columns whose first belongs to a sparse level."""
-    for r in range(k_row.size):
-        c = col_at[r]
-        m = col_at[r + 1] - c
-        for a in range(n_sparse[r]):
-            column = cols[c + a]
+def map_targets(levels: Levels, row_of_col: Array) -> None:
+    """Fill `levels.where`: the place in the store of every pair (a, b) of later columns whose first belongs to a row."""
+    for r in range(levels.k.size):
+        c = levels.col_at[r]
+        m = levels.col_at[r + 1] - c
+        for a in range(levels.n_sparse[r]):
+            column = levels.cols[c + a]
             target = row_of_col[column]
-            k = k_row[target]
-            effect = column - col_of_row[target]
-            t = col_at[target]
-            position = t
+            k = levels.k[target]
+            effect = column - levels.first[target]
+            position = levels.col_at[target]
             for b in range(a, m):
-                other = cols[c + b]
-                if other < col_of_row[target] + k:
-                    where[map_at[r] + a * m + b] = d_at[target] + effect * k + (other - col_of_row[target])
-                    continue
-                while cols[position] < other:
-                    position += 1
-                where[map_at[r] + a * m + b] = v_at[target] + (position - t) * k + effect
+                other = levels.cols[c + b]
+                if other < levels.first[target] + k:
+                    place = levels.d_at[target] + effect * k + (other - levels.first[target])
+                else:
+                    while levels.cols[position] < other:
+                        position += 1
+                    place = levels.v_at[target] + (position - levels.col_at[target]) * k + effect
+                levels.where[levels.map_at[r] + a * m + b] = place

@@ -49,7 +49,7 @@ def _heading(fit: ClassicalFit) -> str:
     by = "REML" if fit.reml else "maximum likelihood "
     kind = f"Linear mixed model fit by {by}" if design.blocks else "Linear model fit by least squares"
     lost = len(design.kept) - design.n
-    rows = f"{len(design.kept)} rows" + (f", {lost} left out for missing values" if lost else "")
+    rows = f"{len(design.kept)} rows" + (f", {lost} left out" if lost else "")
     lines = [f"{kind} ['{type(fit).__name__}']", f"Formula: {fit.model.formula.text}", f"   Data: {rows}"]
     if design.has_weights:
         lines.append(f"Weights: {design.encoder.weights or 'given'}")
@@ -73,7 +73,10 @@ def _residuals(fit: ClassicalFit) -> str:
 
 def _random(fit: ClassicalFit) -> str:
     design = fit.model.design
-    groups, names, sds, correlations = [], [], [], []
+    groups: list[str] = []
+    names: list[str] = []
+    sds: list[float] = []
+    correlations: list[list[str]] = []
     most = max((block.n_effects for block in design.blocks), default=0)
     for block, covariance in zip(design.blocks, fit.covariances, strict=True):
         sd = np.sqrt(np.diagonal(covariance))
@@ -117,8 +120,8 @@ def _fixed(fit: ClassicalFit) -> str:
     if not names:
         return ""
     table = fit.coefficients(ddf="none")
-    cells = (table[column].to_numpy() for column in ("estimate", "se", "statistic"))
-    return "Fixed effects:\n" + coefficient_table(names, *cells)
+    estimate, se, statistic = (table[column].to_numpy() for column in ("estimate", "se", "statistic"))
+    return "Fixed effects:\n" + coefficient_table(names, estimate, se, statistic)
 
 
 def _correlations(fit: ClassicalFit) -> str:
@@ -129,9 +132,7 @@ def _correlations(fit: ClassicalFit) -> str:
     vcov = fit.vcov().to_numpy()
     sd = np.sqrt(np.diagonal(vcov))
     cells = np.array(format_numbers(np.round(vcov / np.outer(sd, sd), 3), 7, nsmall=3)).reshape(p, p)
-    columns = [
-        (name, [cells[i, j] if j < i else "" for i in range(1, p)]) for j, name in enumerate(abbreviate(names, 6)[:-1])
-    ]
+    columns = [(name, [cells[i, j] if j < i else "" for i in range(1, p)]) for j, name in enumerate(abbreviate(names, 6)[:-1])]
     return "Correlation of Fixed Effects:\n" + text_matrix(columns, abbreviate(names, 11)[1:])
 
 

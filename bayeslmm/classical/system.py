@@ -54,28 +54,12 @@ class System:
     n_columns: int
     lam_at: tuple[int, ...]
     lam_size: int
-    k_row: Array
-    row_lam: Array
-    d_at: Array
-    v_at: Array
-    g_at: Array
-    g_size: int
-    col_at: Array
-    cols: Array
-    col_of_row: Array
-    n_sparse: Array
-    map_at: Array
-    where: Array
-    first_tail: int
+    levels: pls.Levels
+    blocks: pls.Blocks
     first_inner: int
     store_from: int
     store: Array
     M: Array
-    block_at: Array
-    block_k: Array
-    block_lam: Array
-    max_m: int
-    max_k: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +70,7 @@ class Workspace:
     bar: Array
     M: Array
     Mbar: Array
-    G: Array
-    P: Array
-    W: Array
-    C: Array
-    T: Array
-    work: Array
+    scratch: pls.Scratch
     R: Array
     beta: Array
     Fbar: Array
@@ -322,8 +301,8 @@ def _dense_products(factors: Sequence[Factor], columns: _Columns, XY: Array) -> 
     return M
 
 
-def _targets(rows: _Rows, first_tail: int) -> tuple[Array, Array, Array]:
-    """Return per row the number of later sparse columns and where its map starts, and the map (see `pls.map_targets`)."""
+def _levels(rows: _Rows, row_lam: Array, first_tail: int) -> pls.Levels:
+    """Return the rows with the map of their later pairs (see `pls.map_targets`)."""
     n_rows = rows.k.size
     m = np.diff(rows.col_at)
     n_sparse = np.zeros(n_rows, dtype=np.int64)
@@ -331,11 +310,23 @@ def _targets(rows: _Rows, first_tail: int) -> tuple[Array, Array, Array]:
         below = _offsets(rows.cols < first_tail)
         n_sparse = below[rows.col_at[1:]] - below[rows.col_at[:-1]]
     map_at = _offsets(n_sparse * m)
-    where = np.zeros(int(map_at[-1]), dtype=np.int64)
-    if where.size:
-        row_of_col = np.repeat(np.arange(n_rows), rows.k)
-        pls.map_targets(rows.k, rows.d_at, rows.v_at, rows.col_at, rows.cols, n_sparse, map_at, row_of_col, rows.col_of_row, where)
-    return n_sparse, map_at[:-1], where
+    levels = pls.Levels(
+        k=rows.k,
+        lam_at=row_lam,
+        d_at=rows.d_at,
+        v_at=rows.v_at,
+        g_at=rows.g_at,
+        first=rows.col_of_row,
+        col_at=rows.col_at,
+        cols=rows.cols,
+        n_sparse=n_sparse,
+        map_at=map_at[:-1],
+        where=np.zeros(int(map_at[-1]), dtype=np.int64),
+        first_tail=first_tail,
+    )
+    if levels.where.size:
+        pls.map_targets(levels, np.repeat(np.arange(n_rows), rows.k))
+    return levels
 
 
 def assemble(factors: Sequence[Factor], XY: Array) -> System:
@@ -347,11 +338,7 @@ def assemble(factors: Sequence[Factor], XY: Array) -> System:
     found = _patterns(factors)
     columns = _columns(found, factors)
     rows = _rows(found, factors, columns, p1)
-    n_sparse, map_at, where = _targets(rows, columns.first_tail)
     lam_at = _offsets([factor.k**2 for factor in factors])
-    dense = columns.order[columns.n_sparse :]
-    levels = [factors[f].n_levels for f in dense]
-    dense_at = [columns.first[f] - columns.first_tail + factors[f].k * np.arange(factors[f].n_levels) for f in dense]
     inner = rows.first_row[1] if columns.n_sparse else 0
     return System(
         n=n,
@@ -365,45 +352,38 @@ def assemble(factors: Sequence[Factor], XY: Array) -> System:
         n_columns=columns.total,
         lam_at=tuple(int(at) for at in lam_at[:-1]),
         lam_size=int(lam_at[-1]),
-        k_row=rows.k,
-        row_lam=np.repeat(lam_at[list(found.sparse)], np.diff(rows.first_row)),
-        d_at=rows.d_at,
-        v_at=rows.v_at,
-        g_at=rows.g_at,
-        g_size=int(np.sum(rows.k**2)),
-        col_at=rows.col_at,
-        cols=rows.cols,
-        col_of_row=rows.col_of_row,
-        n_sparse=n_sparse,
-        map_at=map_at,
-        where=where,
-        first_tail=columns.first_tail,
+        levels=_levels(rows, np.repeat(lam_at[np.array(found.sparse, dtype=np.int64)], np.diff(rows.first_row)), columns.first_tail),
+        blocks=_blocks(factors, columns, lam_at),
         first_inner=inner,
         store_from=int(rows.d_at[inner]) if inner < rows.k.size else rows.store_size,
         store=_sparse_products(rows, factors, columns, XY),
         M=_dense_products(factors, columns, XY),
-        block_at=np.concatenate([np.empty(0, dtype=np.int64), *dense_at]).astype(np.int64),
-        block_k=np.repeat(np.array([factors[f].k for f in dense], dtype=np.int64), levels),
-        block_lam=np.repeat(lam_at[list(dense)], levels),
-        max_m=int(np.max(np.diff(rows.col_at), initial=1)),
-        max_k=max((factor.k for factor in factors), default=1),
+    )
+
+
+def _blocks(factors: Sequence[Factor], columns: _Columns, lam_at: Array) -> pls.Blocks:
+    dense = list(columns.order[columns.n_sparse :])
+    levels = [factors[f].n_levels for f in dense]
+    at = [columns.first[f] - columns.first_tail + factors[f].k * np.arange(factors[f].n_levels) for f in dense]
+    return pls.Blocks(
+        at=np.concatenate([np.empty(0), *at]).astype(np.int64),
+        k=np.repeat(np.array([factors[f].k for f in dense], dtype=np.int64), levels),
+        lam_at=np.repeat(lam_at[np.array(dense, dtype=np.int64)], levels),
     )
 
 
 def workspace(system: System) -> Workspace:
     """Return scratch arrays for evaluations of one system."""
-    size, k, p1 = system.M.shape[0], system.max_k, system.p + 1
+    size, p1, levels = system.M.shape[0], system.p + 1, system.levels
+    k = max(system.widths, default=1)
+    widest = int(np.max(np.diff(levels.col_at), initial=1))
+    squares = int(np.sum(levels.k**2))
     return Workspace(
         store=system.store.copy(),
         bar=np.zeros(system.store.size),
         M=np.empty((size, size)),
         Mbar=np.empty((size, size)),
-        G=np.empty(system.g_size),
-        P=np.empty(system.g_size),
-        W=np.empty((system.max_m, k)),
-        C=np.empty((k, k)),
-        T=np.empty((k, k)),
-        work=np.empty((5, k, k)),
+        scratch=pls.Scratch(G=np.empty(squares), P=np.empty(squares), W=np.empty((widest, k)), small=np.empty((4, k, k))),
         R=np.empty((system.p, system.p)),
         beta=np.empty(system.p),
         Fbar=np.empty((p1, p1)),
@@ -423,9 +403,9 @@ def evaluate(system: System, work: Workspace, lam: Array, df: float, reml: bool)
     `df` is n, or n - p for REML: the gradient is of ld_l2 [+ ld_rx2] + df log(pwrss). `lambar` is overwritten by the next evaluation.
     """
     if system.q == 0:
-        ld_l2, ld_rx2, pwrss = pls.one_factor(
-            *_sparse_arguments(system), lam, system.store, system.M, system.first_inner, system.store_from, df, reml,
-            work.store, work.M, work.G, work.P, work.W, work.C, work.T, work.R, work.beta, work.Fbar, work.bar, work.lambar, work.work,
+        ld_l2, ld_rx2, pwrss = pls.evaluate_sparse(
+            system.levels, lam, system.store, system.M, system.first_inner, system.store_from, df, reml,
+            work.store, work.M, work.scratch, work.R, work.beta, work.Fbar, work.bar, work.lambar,
         )  # fmt: skip
         return Evaluation(ld_l2=ld_l2, ld_rx2=ld_rx2, pwrss=pwrss, lambar=work.lambar)
     ld_l2, Z1, inverse = _forward(system, work, lam)
@@ -436,23 +416,14 @@ def evaluate(system: System, work: Workspace, lam: Array, df: float, reml: bool)
     return Evaluation(ld_l2=ld_l2, ld_rx2=ld_rx2, pwrss=pwrss, lambar=work.lambar)
 
 
-def _sparse_arguments(system: System) -> tuple[Array | int, ...]:
-    return (
-        system.k_row, system.row_lam, system.d_at, system.v_at, system.g_at, system.col_at, system.cols,
-        system.n_sparse, system.map_at, system.where, system.first_tail,
-    )  # fmt: skip
-
-
 def _forward(system: System, work: Workspace, lam: Array) -> tuple[float, Array, Array]:
     """Eliminate all random columns; return (logdet, Z1 = S^-1 L'M_tx, S^-1 (upper triangle)) of the dense part."""
     work.store[system.store_from :] = system.store[system.store_from :]
     work.M[...] = system.M
-    logdet = pls.eliminate(
-        *_sparse_arguments(system), lam, work.store, work.M, work.G, work.P, work.W, work.C, work.T
-    )
+    logdet = pls.eliminate(system.levels, lam, work.store, work.M, work.scratch)
     if system.q == 0:
         return logdet, work.B, work.S
-    pls.tail_system(work.M, system.q, system.block_at, system.block_k, system.block_lam, lam, work.S, work.B)
+    pls.tail_system(work.M, system.q, system.blocks, lam, work.S, work.B)
     L, info = lapack.dpotrf(work.S.T, lower=1, clean=0, overwrite_a=1)
     if info != 0:
         return np.nan, np.full_like(work.B, np.nan), work.S
@@ -468,20 +439,17 @@ def _backward(system: System, work: Workspace, lam: Array, Z1: Array, inverse: A
     Mbar = work.Mbar
     if system.q:
         N = _times_lambda(system, lam, Z1)
-        blocks = (system.block_at, system.block_k, system.block_lam)
-        pls.tail_adjoint(work.M, system.q, *blocks, lam, inverse, Z1, N, Fbar, Mbar, work.lambar, work.MN)
+        pls.tail_adjoint(work.M, system.q, system.blocks, lam, inverse, Z1, N, Fbar, Mbar, work.lambar, work.MN)
     else:
         Mbar[...] = Fbar
-    pls.adjoint(
-        *_sparse_arguments(system), lam, work.store, work.G, work.P, first_inner, Mbar, work.bar, work.lambar, work.W, work.work
-    )
+    pls.adjoint(system.levels, work.store, work.scratch, first_inner, Mbar, work.bar, work.lambar)
 
 
 def _times_lambda(system: System, lam: Array, columns: Array) -> Array:
     """Return L times dense random columns (q, m)."""
     result = np.empty_like(columns)
     for f in system.order[system.n_sparse_factors :]:
-        k, at = system.widths[f], system.first_col[f] - system.first_tail
+        k, at = system.widths[f], system.first_col[f] - system.levels.first_tail
         block = slice(at, at + k * system.n_levels[f])
         L = lam[system.lam_at[f] : system.lam_at[f] + k * k].reshape(k, k)
         result[block] = (L @ columns[block].reshape(-1, k, columns.shape[1])).reshape(-1, columns.shape[1])
@@ -501,10 +469,8 @@ def solve(system: System, work: Workspace, lam: Array) -> Solution:
     z = np.zeros(system.n_columns + p + 1)
     z[system.n_columns :] = v
     if q:
-        z[system.first_tail : system.n_columns] = -_times_lambda(system, lam, (Z1 @ v)[:, None])[:, 0]
-    pls.back_substitute(
-        system.k_row, system.v_at, system.g_at, system.col_at, system.cols, system.col_of_row, work.store, work.G, z
-    )
+        z[system.levels.first_tail : system.n_columns] = -_times_lambda(system, lam, (Z1 @ v)[:, None])[:, 0]
+    pls.back_substitute(system.levels, work.store, work.scratch, z)
     beta = work.beta.copy()
     _backward(system, work, lam, Z1, inverse, np.zeros((p + 1, p + 1)), 0)
     P = np.triu(F[:p, :p])
@@ -527,10 +493,10 @@ def _variance(system: System, work: Workspace, f: int) -> Array:
     position = system.order.index(f)
     if position < system.n_sparse_factors:
         row = sum(system.n_levels[g] for g in system.order[:position])
-        size = system.d_at[row + np.arange(levels)][:, None] + np.arange(k * k)
+        size = system.levels.d_at[row + np.arange(levels)][:, None] + np.arange(k * k)
         upper = work.bar[size].reshape(levels, k, k)
     else:
-        at = system.first_col[f] - system.first_tail + k * np.arange(levels)
+        at = system.first_col[f] - system.levels.first_tail + k * np.arange(levels)
         rows = at[:, None] + np.arange(k)
         upper = work.Mbar[rows[:, :, None], rows[:, None, :]]
     upper = np.triu(upper)

@@ -212,13 +212,12 @@ def _typed(frame: pd.DataFrame, entry: Entry) -> pd.DataFrame:
     for name, column in columns.items():
         if column["type"] not in ("factor", "ordered"):
             continue
-        values = pd.Series(pd.Categorical(frame[name], categories=column["levels"], ordered=column["type"] == "ordered"), index=frame.index)
-        strange = values.isna() & frame[name].notna()
+        strange = frame[name].notna() & ~frame[name].isin(column["levels"])
         if strange.any():
             raise DataError(
                 f"column '{name}' of data set '{entry.name}' holds '{frame.loc[strange, name].iloc[0]}', which is none of its levels",
                 column=name,
                 rows=list(frame.index[strange]),
             )
-        out[name] = values
+        out[name] = pd.Categorical(frame[name], categories=column["levels"], ordered=column["type"] == "ordered")
     return out

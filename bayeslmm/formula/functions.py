@@ -208,6 +208,8 @@ def _poly_degree(args: tuple[Any, ...], degree: float | None) -> tuple[tuple[Any
     if any(np.ndim(arg) == 0 for arg in args):
         raise FormulaError("poly(): give columns, then one degree, as in poly(x, 2) or poly(x, z, degree = 2)")
     order = 1 if degree is None else int(degree)
+    if degree is not None and order != degree:
+        raise FormulaError(f"poly(): the degree must be a whole number, not {degree:g}")
     if order < 1:
         raise FormulaError(f"poly(): the degree must be at least 1, not {order}")
     return args, order

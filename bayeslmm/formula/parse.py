@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from bayeslmm.errors import DataWarning, FormulaError, suggest
+from bayeslmm.errors import FormulaError, suggest
 from bayeslmm.formula.bars import children, expand_bar, split_bars
 from bayeslmm.formula.deparse import deparse, quote_name
 from bayeslmm.formula.nodes import Binary, Call, Formula, Literal, Name, Node, Paren, Predictor, Response, Unary, names_in
@@ -36,11 +35,6 @@ def parse(text: str, *, parameters: Mapping[str, str] | None = None, dialect: st
     ------
     FormulaError
         If the text is no formula; the message shows it with a caret.
-
-    Warns
-    -----
-    DataWarning
-        `response_dropped`: the response stands among the terms too, and was dropped there, as R does.
 
     Source: R's `terms.formula`; Bates et al. (2015), J. Stat. Softw. 67(1), section 2.
 
@@ -185,13 +179,8 @@ def _predictor(right: Node, text: str, dialect: str, response: Node | None, dot:
     fixed, bars = split_bars(right, text)
     columns = _dot_order(right, dot) if dot is not None and bars else dot
     expansion = expand_terms(fixed, text, response=response, dot=columns)
-    repeated = "" if response is None else deparse(response)
-    terms = tuple(term for term in expansion.terms if term.label != repeated)
-    if len(terms) < len(expansion.terms):
-        message = f"the response {repeated} is on the right side too, and was dropped there"
-        warnings.warn(DataWarning("response_dropped", message), stacklevel=2)
     random = tuple(term for bar in bars for term in expand_bar(bar, text, dialect))
-    return Predictor(terms=terms, intercept=expansion.intercept, offsets=expansion.offsets, random=random)
+    return Predictor(terms=expansion.terms, intercept=expansion.intercept, offsets=expansion.offsets, random=random)
 
 
 def _dot_order(right: Node, columns: Sequence[str]) -> list[str]:

@@ -92,8 +92,16 @@ def response_label(model: Model, *, counts: bool = False) -> str:
 
 
 def grid_shape(count: int, widest: int) -> tuple[int, int]:
-    """Return rows and columns of a grid of panels, a little wider than high, at most `widest` columns."""
-    columns = min(widest, count, max(1, int(np.ceil(np.sqrt(1.5 * count)))))
+    """Return rows and columns of a grid of panels, at most `widest` columns, with as few empty places as can be.
+
+    Examples
+    --------
+    >>> grid_shape(20, 6), grid_shape(18, 6), grid_shape(3, 6)
+    ((4, 5), (3, 6), (1, 3))
+    """
+    if count <= widest:
+        return 1, count
+    columns = min(range(widest, max(2, widest - 3), -1), key=lambda width: -count % width)
     return -(-count // columns), columns
 
 

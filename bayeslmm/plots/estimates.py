@@ -101,7 +101,7 @@ def _numbers(panels: Sequence[Axes], source: Source, table: pd.DataFrame, rows: 
             panel.text(
                 0.95,
                 position,
-                "–" if np.isnan(value) else f"{value:.4g}".replace("-", "−"),
+                _written(value),
                 ha="right",
                 va="center",
                 fontsize=8.5,
@@ -109,6 +109,11 @@ def _numbers(panels: Sequence[Axes], source: Source, table: pd.DataFrame, rows: 
             )
         if header:
             panel.set_title(label, loc="right", color=COLOURS[number], fontweight="bold")
+
+
+def _written(value: float) -> str:
+    """Write four significant digits, a dash where there is no estimate."""
+    return "–" if np.isnan(value) else f"{value:#.4g}".removesuffix(".").replace("-", "−")
 
 
 def _name(group: str, term: str) -> str:

@@ -72,8 +72,10 @@ class Picture(Figure):
     data: pd.DataFrame
 
     def describe(self, alt: str, data: pd.DataFrame) -> Picture:
-        """Attach the alternative text and the data; returns the picture."""
+        """Attach the alternative text and the data, lay the picture out for good, so that it is the same each time; returns it."""
         self.alt, self.data = alt, data
+        self.draw_without_rendering()
+        self.set_layout_engine("none")
         return self
 
     def png(self, dpi: int = 160) -> bytes:

@@ -21,6 +21,8 @@ __all__ = ["draw"]
 type Array = np.ndarray
 
 MOST_POINTS = 4000
+FEW_VALUES = 8
+"""With no more distinct fitted values than these a running median would say nothing."""
 
 
 def draw(source: Source, *, residual: str = "pearson", prob: float = 0.95) -> Picture:
@@ -66,13 +68,14 @@ def _against_fitted(panel: Axes, table: pd.DataFrame, colour: str, title: str) -
     shown = ordered.iloc[pick(len(ordered), MOST_POINTS)]
     panel.axhline(0, color=MUTED, lw=0.8)
     panel.plot(shown["fitted"], shown["residual"], "o", ms=3, mfc="none", mec=colour, mew=0.7, alpha=0.8)
-    window = max(11, len(ordered) // 4)
-    smooth = ordered["residual"].rolling(window, center=True, min_periods=window // 2).median()
-    panel.plot(ordered["fitted"], smooth, color=INK, lw=1.2, ls="--", label="running median")
+    if ordered["fitted"].round(9).nunique() > FEW_VALUES:
+        window = max(11, len(ordered) // 4)
+        smooth = ordered["residual"].rolling(window, center=True, min_periods=window // 2).median()
+        panel.plot(ordered["fitted"], smooth, color=INK, lw=1.2, ls="--", label="running median")
+        panel.legend(loc="best")
     panel.set_xlabel("fitted value")
     panel.set_ylabel("residual (in SDs)")
     panel.set_title(title, loc="left")
-    panel.legend(loc="best")
 
 
 def _quantiles(panel: Axes, residuals: Array, colour: str, label: str, prob: float) -> None:

@@ -58,7 +58,13 @@ class Report:
 
 
 def report(
-    obj: Any, path: str | Path | None = None, format: str | None = None, *, title: str | None = None, extra: Sequence[Section] = ()
+    obj: Any,
+    path: str | Path | None = None,
+    format: str | None = None,
+    *,
+    title: str | None = None,
+    figures: Sequence[str] | None = None,
+    extra: Sequence[Section] = (),
 ) -> Report:
     """Report a fit or a comparison: model, data, both engines side by side, priors, diagnostics, figures, provenance.
 
@@ -72,6 +78,8 @@ def report(
         `"html"`, `"md"` or `"txt"` (default: the suffix of `path`).
     title
         The heading (default: the formula).
+    figures
+        Kinds of figures to draw, as `plot` names them (default: all that apply; `()` for none).
     extra
         Further sections, put in after the first.
 
@@ -95,7 +103,7 @@ def report(
 
     if path is not None or format is not None:
         _renderer(format or Path(str(path)).suffix.removeprefix("."))
-    sections = all_sections(obj)
+    sections = all_sections(obj, figures)
     made = Report(title=title or _title(obj), sections=(*sections[:1], *extra, *sections[1:]))
     if path is not None:
         made.save(path, format)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm.errors import BayesLmmError
+from bayeslmm.errors import BayesLmmError, FitError, suggest
 from bayeslmm.fit import Check, Fit
 from bayeslmm.formula.nodes import names_in
 from bayeslmm.model import Model
-from bayeslmm.plots import plot
+from bayeslmm.plots import KINDS, plot
 from bayeslmm.plots.common import Source, source_of
 from bayeslmm.report.methods import CITATIONS, methods_sentences, provenance_rows
 from bayeslmm.report.records import (
@@ -35,10 +35,11 @@ __all__ = ["SECTIONS", "Subject", "all_sections"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is reported: the object given and its fits with their labels."""
+    """What is reported: the object given, its fits with their labels, and the kinds of figures wanted (None: all)."""
 
     obj: Any
     source: Source
+    wanted: tuple[str, ...] | None = None
 
     @property
     def model(self) -> Model:
@@ -54,9 +55,12 @@ class Subject:
         return getattr(self.obj, "table", None) if len(self.source.fits) > 1 else None
 
 
-def all_sections(obj: Any) -> tuple[Section, ...]:
-    """Return the sections that apply to a fit or comparison."""
-    subject = Subject(obj=obj, source=source_of(obj))
+def all_sections(obj: Any, figures: Sequence[str] | None = None) -> tuple[Section, ...]:
+    """Return the sections that apply to a fit or comparison, with figures of the kinds named (None: all)."""
+    for kind in figures or ():
+        if kind not in KINDS:
+            raise FitError(f"there is no figure of kind {kind!r}{suggest(kind, list(KINDS))} (kinds: {', '.join(KINDS)})")
+    subject = Subject(obj=obj, source=source_of(obj), wanted=None if figures is None else tuple(figures))
     return tuple(section for make in SECTIONS if (section := make(subject)) is not None)
 
 
@@ -71,9 +75,17 @@ def verdict(subject: Subject) -> Section:
     if not blocks:
         names = " and ".join(subject.source.labels)
         blocks.append(Paragraph(text=f"{names}: all checks passed.", tone="good"))
+    for engine, reason in getattr(subject.obj, "absent", ()):
+        blocks.append(Paragraph(text=f"{engine} gave no fit: {reason}", tone="bad"))
     if subject.table is not None:
         known = {f"{label} passed its checks." for label in subject.source.labels}
-        blocks.append(Bullets(items=tuple(said for said in subject.obj.verdicts if said not in known and " failed " not in said)))
+        blocks.append(
+            Bullets(
+                items=tuple(
+                    said for said in subject.obj.verdicts if said not in known and " failed " not in said and " gave no fit: " not in said
+                )
+            )
+        )
     return Section(key="verdict", title="Verdict", blocks=tuple(blocks))
 
 
@@ -101,18 +113,9 @@ def results(subject: Subject) -> Section:
         "Verdict: agree up to 0.25 SE, close up to 1 SE, else differ."
     )
     shown = from_frame("Estimates side by side", table, kinds, note=note, group_by=0)
-    return Section(
-        key="results",
-        title="Side by side",
-        blocks=(
-            shown,
-            _figure(
-                subject,
-                "estimates",
-                "Estimates of each engine as distances in standard errors; a point without a line has no stated interval.",
-            ),
-        ),
-    )
+    caption = "Estimates of each engine as distances in standard errors; a point without a line has no stated interval."
+    forest = _figures(subject, (("estimates", caption),))
+    return Section(key="results", title="Side by side", blocks=(shown, *forest))
 
 
 def model_section(subject: Subject) -> Section:
@@ -193,12 +196,10 @@ def diagnostics(subject: Subject) -> Section:
     return Section(key="diagnostics", title="Diagnostics", blocks=(table,))
 
 
-def figures(subject: Subject) -> Section:
+def figures(subject: Subject) -> Section | None:
     """Figures of the data, the groups, the residuals, and of the draws where there are any."""
-    wanted = [*_OF_DATA, *(_OF_DRAWS if subject.source.posteriors else ())]
-    if not subject.model.design.blocks:
-        wanted = [pair for pair in wanted if pair[0] != "ranef"]
-    return Section(key="figures", title="Figures", blocks=tuple(_figure(subject, kind, caption) for kind, caption in wanted))
+    drawn = _figures(subject, (*_OF_DATA, *(_OF_DRAWS if subject.source.posteriors else ())))
+    return Section(key="figures", title="Figures", blocks=drawn) if drawn else None
 
 
 _OF_DATA = (
@@ -261,13 +262,17 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
-def _figure(subject: Subject, kind: str, caption: str) -> Block:
-    """Draw a figure; where that is refused, say why in its place."""
-    try:
-        picture = plot(subject.obj, kind)
-    except BayesLmmError as refusal:
-        return Paragraph(text=f"Figure {kind} could not be drawn: {refusal}")
-    return Figure(picture=picture, caption=caption, name=kind)
+def _figures(subject: Subject, kinds: Sequence[tuple[str, str]]) -> tuple[Block, ...]:
+    """Draw those of the kinds (with captions) that are wanted and apply; where one is refused, say why in its place."""
+    blocks: list[Block] = []
+    for kind, caption in kinds:
+        if (subject.wanted is not None and kind not in subject.wanted) or (kind == "ranef" and not subject.model.design.blocks):
+            continue
+        try:
+            blocks.append(Figure(picture=plot(subject.obj, kind), caption=caption, name=kind))
+        except BayesLmmError as refusal:
+            blocks.append(Paragraph(text=f"Figure {kind} could not be drawn: {refusal}"))
+    return tuple(blocks)
 
 
 def _groups(model: Model) -> Table:

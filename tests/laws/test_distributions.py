@@ -90,7 +90,8 @@ def test_pymc_has_the_same_log_density(text: str, range_: tuple[float, float]) -
         variable = prior_variable("v", rows, *range_, dim="")
     logp = pm.logp(variable, x).eval(mode="FAST_COMPILE")
     expected = log_density(distribution, x, *range_)
-    np.testing.assert_allclose(logp, expected, rtol=1e-8, atol=1e-12)
+    # PyTensor holds a constant such as 2.5 in single precision, and so its logarithm: 3e-8.
+    np.testing.assert_allclose(logp, expected, rtol=1e-7, atol=1e-7)
     assert [free.name for free in model.free_RVs] == ["v"]
 
 

@@ -38,7 +38,7 @@ def _by_level(fit: bl.BayesFit, group: str, prefix: str, effect: int = 0, fixed:
     r = _flat(fit, f"r_{group}")[:, :, effect]
     if fixed is not None:
         r = r + _flat(fit, "b")[:, [fixed]]
-    levels = fit.tree["posterior"][group].values
+    levels = fit.tree["posterior"][f"r_{group}"].coords[group].values
     return {f"{prefix}[{level}]": r[:, j] for j, level in enumerate(levels)}
 
 

@@ -263,8 +263,6 @@ def test_weights_and_offsets_add_up():
     np.testing.assert_array_equal(found.weights, data["n"])
     np.testing.assert_array_equal(design("y | weights(n) ~ x").weights, data["n"])
     assert found.fixed_names == ("(Intercept)", "x")
-    zero = design("y ~ x", weights=[0.0] + [1.0] * (N - 1))
-    assert zero.n == N
 
 
 @pytest.mark.parametrize(
@@ -272,7 +270,7 @@ def test_weights_and_offsets_add_up():
     [
         ({"weights": [1.0, 2.0]}, r"weights has shape \(2,\), but the data have 24 rows"),
         ({"weights": [-1.0] + [1.0] * 23}, r"weights must not be negative \(row r0\)"),
-        ({"weights": [0.0] * 24}, "all weights are zero"),
+        ({"weights": [0.0] * 24}, "every row has zero weight"),
         ({"weights": "nosuch"}, "no column 'nosuch'"),
         ({"weights": "f"}, "column 'f' holds categories"),
         ({"offset": "t"}, "column 't' holds categories"),

@@ -54,14 +54,8 @@ def test_variables_of_a_term_are_its_nodes() -> None:
     assert [deparse(variable) for variable in term.variables] == ["b", "log(a)"]
 
 
-@pytest.mark.parametrize("text", ["y ~ y + x", "log(y) ~ x + log(y)", "y | weights(w) ~ x + y", "k | trials(n) ~ k + x"])
-def test_response_on_the_right_is_dropped_with_a_warning(text: str) -> None:
-    with pytest.warns(match="response_dropped"):
-        assert labels(parse(text)) == ["x"]
-
-
-def test_response_in_an_interaction_stays() -> None:
-    assert labels(parse("y ~ x:y")) == ["y:x"]
+def test_parsing_keeps_the_response_on_the_right_for_the_design_to_refuse() -> None:
+    assert labels(parse("y ~ y + x:y")) == ["y", "y:x"]
 
 
 @pytest.mark.parametrize("power", [8, 9, 1_000_000_000])
