@@ -18,13 +18,23 @@ from bayeslmm.formula.evaluate import Scope, columns_in, evaluate
 from bayeslmm.formula.nodes import Call, Name, Node, Predictor, RandomTerm, Response, Term, names_in
 from bayeslmm.formula.values import MISSING, Factor, Numbers, as_factor, drop_unused, frozen, recode
 from bayeslmm.model_matrix import FactorCoding, Matrix, build_matrix, full_rank_columns
-from bayeslmm.random_blocks import RandomBlock, check_groups, crossed, group_table, make_block, nesting, ordered, sparse_Z
+from bayeslmm.random_blocks import (
+    RandomBlock,
+    check_groups,
+    crossed,
+    group_table,
+    make_block,
+    nesting,
+    ordered,
+    sparse_Z,
+    weak_groups,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-__all__ = ["Design", "Encoder", "FixedPart", "NewRows", "RandomBlock", "check_groups", "encode", "group_table", "nesting"]
+__all__ = ["Design", "Encoder", "FixedPart", "NewRows", "RandomBlock", "check_groups", "encode", "group_table", "nesting", "weak_groups"]
 
 type Array = np.ndarray
 

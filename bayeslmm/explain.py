@@ -48,7 +48,7 @@ def explanation(
         *_fixed(design),
         "",
         *_random(design, theta_labels),
-        *_groups(design),
+        *_groups(design, family),
         "Mathematics",
         latex,
     ]
@@ -60,7 +60,9 @@ def _rows(design: Design) -> list[str]:
     lines = [f"Rows:    {design.n} used of {total}"]
     if design.missing:
         lost = ", ".join(f"{column} ({count})" for column, count in design.missing.items())
-        lines.append(f"         {total - design.n} dropped for missing values in {lost}")
+        lines.append(f"         {total - design.n - sum(design.excluded.values())} dropped for missing values in {lost}")
+    for reason, count in design.excluded.items():
+        lines.append(f"         {count} dropped for {reason}")
     if design.has_weights:
         lines.append("Weights: given")
     if design.has_offset:
@@ -96,13 +98,14 @@ def _random(design: Design, theta_labels: dict[str, tuple[str, ...]]) -> list[st
     return [*lines, ""]
 
 
-def _groups(design: Design) -> list[str]:
-    from bayeslmm.design import group_table, nesting
+def _groups(design: Design, family: Family) -> list[str]:
+    from bayeslmm.design import group_table, nesting, weak_groups
 
     if not design.blocks:
         return []
     lines = ["Groups:", *("  " + line for line in group_table(design).to_string(index=False).splitlines())]
     lines += [f"  {sentence}" for sentence in nesting(design)]
+    lines += [f"  {sentence}: its variance rests on little" for sentence in weak_groups(design, residual=family.scale is not None)]
     return [*lines, ""]
 
 

@@ -56,6 +56,43 @@ def test_draws_are_asked_of_a_posterior_only(kind: str, sleep: Any) -> None:
         plot(FakeFit(sleep), kind)
 
 
+def test_ranks_need_two_chains(sleep: Any) -> None:
+    with pytest.raises(FitError, match="compares chains, and there is one only"):
+        plot(FakePosterior(sleep, n_chains=1), "rank")
+
+
+def test_chains_that_agree_stay_in_the_band_and_one_that_does_not_leaves_it(sleep: Any) -> None:
+    from types import SimpleNamespace
+
+    from bayeslmm.plots import rank
+    from bayeslmm.plots.common import Source
+
+    rng = np.random.default_rng(3)
+    for chains in (2, 4):
+        sound, odd = rng.normal(size=(chains, 300)), rng.normal(size=(chains, 300))
+        odd[0] += 1.0
+        assert not _leaves_the_band(rank, Source, SimpleNamespace, sound)
+        assert _leaves_the_band(rank, Source, SimpleNamespace, odd)
+
+
+def _leaves_the_band(rank: Any, source: Any, namespace: Any, values: np.ndarray) -> bool:
+    """Draw one parameter and say whether any chain's line lies outside the grey band."""
+    import xarray as xr
+
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset({"sigma": (("chain", "draw"), values)})})
+    fit = namespace(tree=tree)
+    axes = rank.draw(source(fits=(fit,), labels=("NUTS",))).axes[0]
+    band = axes.collections[0].get_paths()[0].vertices
+    edges = {side: band[np.sign(band[:, 1]) == side] for side in (-1, 1)}
+    outside = False
+    for line in axes.lines:
+        x, y = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
+        for side in (-1, 1):
+            edge = edges[side][np.argsort(edges[side][:, 0])]
+            outside |= bool(np.any(side * y > side * np.interp(x, edge[:, 0], edge[:, 1]) + 0.02))
+    return outside
+
+
 def test_an_unknown_kind_lists_the_known(sleep: Any) -> None:
     with pytest.raises(FitError, match="no figure of kind 'rannef'; did you mean 'ranef'") as caught:
         plot(FakeFit(sleep), "rannef")

@@ -179,7 +179,9 @@ def test_dropped_rows_are_counted_by_column() -> None:
     data = load_dataset("sleepstudy")
     data.loc[[2, 5], "Days"] = float("nan")
     data.loc[7, "Reaction"] = float("nan")
-    text = str(report(FakeFit(model("Reaction ~ Days + (1 | Subject)", data)), figures=()))
+    with pytest.warns(match="missing"):
+        fitted = model("Reaction ~ Days + (1 | Subject)", data)
+    text = str(report(FakeFit(fitted), figures=()))
     assert "177 of 180 rows were used. 3 rows were dropped" in text
     assert "Days (2)" in text
     assert "Reaction (1)" in text
