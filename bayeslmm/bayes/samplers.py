@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from bayeslmm.errors import FitError, suggest
 
 __all__ = ["SAMPLERS", "TARGET_ACCEPT", "Settings", "sample", "sampler_named"]
@@ -97,8 +99,46 @@ def _by_pymc(name: str) -> Sampler:
     return run
 
 
+def _blackjax(model: Any, names: Sequence[str], settings: Settings) -> Any:
+    """blackjax's NUTS with window adaptation, all chains at once; called directly, as PyMC's own call needs an older blackjax."""
+    import arviz_base
+    import blackjax  # type: ignore[import-untyped, unused-ignore]
+    import jax
+    from pymc.sampling.jax import get_jaxified_graph, get_jaxified_logp
+
+    logp = get_jaxified_logp(model)
+    start = [model.initial_point()[variable.name] for variable in model.value_vars]
+
+    def one_chain(key: Any) -> Any:
+        at, tuning, drawing = jax.random.split(key, 3)
+        jitter = jax.random.split(at, len(start))
+        position = [value + jax.random.uniform(one, value.shape, minval=-1.0, maxval=1.0) for one, value in zip(jitter, start, strict=True)]
+        adaptation = blackjax.window_adaptation(blackjax.nuts, logp, target_acceptance_rate=settings.target_accept)
+        (state, parameters), _ = adaptation.run(tuning, position, num_steps=settings.tune)
+        step = blackjax.nuts(logp, **parameters).step
+
+        def draw(state: Any, key: Any) -> Any:
+            state, info = step(key, state)
+            stats = {"diverging": info.is_divergent, "energy": info.energy, "n_steps": info.num_integration_steps}
+            return state, (state.position, stats)
+
+        return jax.lax.scan(draw, state, jax.random.split(drawing, settings.draws))[1]
+
+    positions, stats = jax.jit(jax.vmap(one_chain))(jax.random.split(jax.random.PRNGKey(settings.seed), settings.chains))
+    outputs = model.replace_rvs_by_values([model[name] for name in names])
+    values = jax.vmap(jax.vmap(get_jaxified_graph(inputs=model.value_vars, outputs=outputs)))(*positions)
+    return arviz_base.from_dict(
+        {
+            "posterior": dict(zip(names, map(np.asarray, values), strict=True)),
+            "sample_stats": {key: np.asarray(value) for key, value in stats.items()},
+        },
+        coords={dim: list(labels) for dim, labels in model.coords.items()},
+        dims={name: list(model.named_vars_to_dims.get(name, ())) for name in names},
+    )
+
+
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
-    {"nutpie": _nutpie, "pymc": _by_pymc("pymc"), "numpyro": _by_pymc("numpyro"), "blackjax": _by_pymc("blackjax")}
+    {"nutpie": _nutpie, "pymc": _by_pymc("pymc"), "numpyro": _by_pymc("numpyro"), "blackjax": _blackjax}
 )
 """Sampler name -> function of (pymc model, names of the variables to keep, settings), which returns a DataTree."""
 

@@ -93,7 +93,7 @@ def varcorr_frame(model: Model, estimates: pd.DataFrame) -> pd.DataFrame:
     """Return lme4's `as.data.frame(VarCorr(m))` of the posterior means: per term variances, then covariances; `Residual` last."""
     keys = zip(estimates["part"], estimates["group"], estimates["term"], strict=True)
     value = dict(zip(keys, estimates["estimate"].to_numpy(dtype=float), strict=True))
-    records: list[tuple[str, str, str | None, float, float]] = []
+    records: list[tuple[str, str | None, str | None, float, float]] = []
     for factor in factors(model):
         if factor.parameter:
             continue
@@ -108,7 +108,7 @@ def varcorr_frame(model: Model, estimates: pd.DataFrame) -> pd.DataFrame:
                         records.append((block.name, first, second, cor * sds[first] * sds[second], cor))
     sigma = value.get(("aux", "", "sigma"))
     if sigma is not None:
-        records.append(("Residual", "", None, sigma**2, sigma))
+        records.append(("Residual", None, None, sigma**2, sigma))
     return pd.DataFrame(records, columns=["group", "term1", "term2", "vcov", "sdcor"])
 
 

@@ -1,9 +1,11 @@
 """The linear mixed model as a function of theta: scaling, the map from theta to Lambda, the criterion and its exact gradient.
 
 All is computed on well-scaled copies: X by an orthonormal basis, y as its least-squares residual in units of its root mean square,
-each random term's columns z by an orthonormal basis zT of their own. Results are carried back to the user's scale, so `1e6 * y` or
-`1e8 * x` fits as well as `y` and `x`. An unstructured term is searched by the Cholesky factor in its basis, directions of large
-variance first: where a small variance stands before a large one, the criterion has long curved valleys.
+the columns z of an unstructured random term by an orthonormal basis zT of their own (`rebased`), those of other terms in units of
+their root mean square. Results are carried back to the user's scale, so `1e6 * y`, `1e8 * x` or `1e9 + x` fits as well as `y` and
+`x`. An unstructured term is searched by the Cholesky factor in its basis, directions of large variance first: where a small variance
+stands before a large one, the criterion has long curved valleys. A correlation is searched by the angle whose sine it is, in which
+the criterion is smooth up to and through its limits.
 """
 
 from __future__ import annotations
@@ -25,15 +27,21 @@ __all__ = [
     "TermData",
     "criterion",
     "estimate",
+    "estimate_at",
     "objective",
     "prepare",
+    "rebased",
     "theta_jacobian",
     "theta_of",
     "turned",
+    "unexplained",
     "vector_of",
 ]
 
 type Array = np.ndarray
+
+_DEPENDENT = 1e-14
+"""A column of which less than this share is left beside the earlier ones says the same as they do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +59,7 @@ class TermData:
 class _Term:
     """A term's place: its slice of theta, its factor, its first column within it, and T (k, k), T^-1.
 
-    `free`: any covariance matrix is possible, so T may be any basis; otherwise T is lower-triangular, as T^-1 L has to be.
+    `free`: any covariance matrix is possible, so T may be any basis; otherwise T is diagonal, as T^-1 L has to be lower-triangular.
     """
 
     structure: Structure
@@ -70,8 +78,8 @@ class Problem:
 
     The search runs in t (`start`, `lower`, `upper`, `curvature`: a rough diagonal of the Hessian), see `theta_of`. `mirror`:
     diagonal entries of a linear structure, which the search may take through zero, as the sign of a column of Lambda means nothing.
-    `scale`: theta = scale @ t for terms that are not free. `linear` (lam_size, n_theta): Lambda's blocks as a linear function
-    of t, for the terms whose structure is linear.
+    `scale`: theta = scale @ t for terms that are not free, but middle + half sin(t) where theta has two limits (`half` > 0).
+    `linear` (lam_size, n_theta): Lambda's blocks as a linear function of t, for the terms whose structure is linear.
     """
 
     system: pls.System
@@ -79,6 +87,8 @@ class Problem:
     terms: tuple[_Term, ...]
     groups: tuple[str, ...]
     scale: Array
+    middle: Array
+    half: Array
     linear: Array
     start: Array
     lower: Array
@@ -148,7 +158,7 @@ def prepare(
     reml
         REML rather than maximum likelihood.
     bases
-        For each term a matrix T (k, k) to search in, or None to choose one; heeded for unstructured terms.
+        For each term a matrix T (k, k) to search in (as `turned` makes), or None to choose one; heeded for unstructured terms.
 
     Raises
     ------
@@ -162,12 +172,15 @@ def prepare(
     response = np.asarray(y, dtype=float) if offset is None else y - offset
     Q, R, ols, residual, y_scale = _least_squares(X * root[:, None], response * root)
     groups = tuple(dict.fromkeys(term.group for term in terms))
-    placed = _place(terms, groups, root, residual / y_scale, bases or [None] * len(terms))
-    factors = [_factor(terms, placed, f, root) for f in range(len(groups))]
+    placed, columns = _place(terms, groups, root, residual / y_scale, bases or [None] * len(terms))
+    factors = [_factor(terms, placed, columns, f) for f in range(len(groups))]
     built = pls.assemble(factors, np.column_stack([Q, residual / y_scale]))
     scale = _scale(placed)
     lower = np.concatenate([np.zeros(0), *(term.structure.lower(term.k) for term in placed)])
     upper = np.concatenate([np.zeros(0), *(term.structure.upper(term.k) for term in placed)])
+    between = np.isfinite(lower) & np.isfinite(upper)
+    middle, half = np.where(between, (lower + upper) / 2.0, 0.0), np.where(between, (upper - lower) / 2.0, 0.0)
+    lower, upper = np.where(between, -np.pi / 2.0, lower), np.where(between, np.pi / 2.0, upper)
     diagonal = np.diagonal(scale)
     is_linear = np.repeat([term.structure.linear for term in placed], [term.theta.stop - term.theta.start for term in placed])
     mirror = (lower == 0.0) & is_linear.astype(bool)
@@ -179,6 +192,8 @@ def prepare(
         terms=placed,
         groups=groups,
         scale=scale,
+        middle=middle,
+        half=half,
         linear=_linear(placed, built, scale),
         start=np.clip(start, lower / diagonal, upper / diagonal),
         lower=lower / diagonal,
@@ -214,27 +229,46 @@ def _least_squares(X: Array, y: Array) -> tuple[Array, Array, Array, Array, floa
     return Q, R * lengths, coefficients, residual * largest, size * largest
 
 
-def _orthonormal(G: Array) -> Array:
-    """Return lower-triangular T with T'GT = I, or scaling alone where G (k, k) is (nearly) singular."""
-    sizes = np.sqrt(np.diagonal(G))
-    sizes = np.where(sizes > 0.0, sizes, 1.0)
-    C = G / np.outer(sizes, sizes)
-    if np.linalg.eigvalsh(C)[0] < 1e-11:
-        return np.diag(1.0 / sizes)
-    upper = np.linalg.cholesky(C[::-1, ::-1])[::-1, ::-1]
-    return np.linalg.inv(upper).T / sizes[:, None]
+def rebased(values: Array, root: Array | None = None) -> tuple[Array, Array, Array]:
+    """Return columns zT (n, k) that are orthonormal on average, T (k, k; upper-triangular) and T^-1.
+
+    Gram-Schmidt, twice, on the columns in units that are powers of two: so a column of ones is taken out of `1e9 + x` without any
+    rounding, and the columns are as exact as the data. Forming z'z or zT first would lose as many digits as the shift has.
+    A column that says the same as earlier ones is scaled only. `root` (n,): square roots of weights, which all are multiplied by.
+    """
+    k = values.shape[1]
+    root = np.ones(len(values)) if root is None else root
+    sizes = np.ldexp(1.0, np.frexp(np.max(np.abs(values), axis=0))[1])
+    sizes = np.where(np.max(np.abs(values), axis=0) > 0.0, sizes, 1.0)
+    z = values / sizes
+    U = np.eye(k)
+    for j in range(k):
+        column, turn = z[:, j].copy(), U[:, j].copy()
+        for i in (*range(j), *range(j)):
+            c = float(((root * z[:, i]) @ (root * column)) / ((root * z[:, i]) @ (root * z[:, i])))
+            column -= c * z[:, i]
+            turn -= c * U[:, i]
+        if np.linalg.norm(root * column) > _DEPENDENT * np.linalg.norm(root * z[:, j]):
+            z[:, j], U[:, j] = column, turn
+    z = z * root[:, None]
+    lengths = np.sqrt(np.mean(z**2, axis=0))
+    lengths = np.where(lengths > 0.0, lengths, 1.0)
+    inverse = solve_triangular(U, np.eye(k), unit_diagonal=True)
+    return z / lengths, U / lengths / sizes[:, None], inverse * lengths[:, None] * sizes
 
 
 def _place(
     terms: Sequence[TermData], groups: tuple[str, ...], root: Array, residual: Array, bases: Sequence[Array | None]
-) -> tuple[_Term, ...]:
-    placed, at = [], 0
+) -> tuple[tuple[_Term, ...], list[Array]]:
+    """Return the terms' places, and their columns zT, weights in."""
+    placed, columns, at = [], [], 0
     width = dict.fromkeys(groups, 0)
     for term, basis in zip(terms, bases, strict=True):
         k = term.values.shape[1]
         size = term.structure.n_theta(k)
         free = term.structure.linear and size == k * (k + 1) // 2
-        T = basis if free and basis is not None else _basis(term, root, residual, free)
+        z, T, T_inverse = _basis(term, root, residual, basis) if free else _scaled(term.values, root)
+        columns.append(z)
         placed.append(
             _Term(
                 structure=term.structure,
@@ -244,25 +278,35 @@ def _place(
                 factor=groups.index(term.group),
                 column=width[term.group],
                 T=T,
-                T_inverse=np.linalg.inv(T),
+                T_inverse=T_inverse,
             )
         )
         width[term.group] += k
         at += size
-    return tuple(placed)
+    return tuple(placed), columns
 
 
-def _basis(term: TermData, root: Array, residual: Array, free: bool) -> Array:
-    """Return T (k, k) that makes the term's columns orthonormal on average; if free, directions of large variance first."""
-    z = term.values * root[:, None]
+def _basis(term: TermData, root: Array, residual: Array, basis: Array | None) -> tuple[Array, Array, Array]:
+    """Return zT, T, T^-1 of the given basis, or of an orthonormal one with directions of large variance first."""
+    z, T, T_inverse = rebased(term.values, root)
+    if basis is None:
+        order = np.argsort(-_between(term.index, term.n_levels, z, residual), kind="stable")
+        return z[:, order], T[:, order], T_inverse[order]
+    turn = T_inverse @ basis
+    return z @ turn, T @ turn, np.linalg.solve(turn, T_inverse)
+
+
+def _scaled(values: Array, root: Array) -> tuple[Array, Array, Array]:
+    """Return zT, T, T^-1 with the diagonal T that gives the columns a root mean square of one."""
+    sizes = _root_mean_square(values * root[:, None])
+    return values * root[:, None] / sizes, np.diag(1.0 / sizes), np.diag(sizes)
+
+
+def _root_mean_square(z: Array) -> Array:
     largest = np.max(np.abs(z), axis=0)
     largest = np.where(largest > 0.0, largest, 1.0)
-    z = z / largest
-    G = z.T @ z / len(z)
-    if not free or z.shape[1] == 1:
-        return _orthonormal(G) / largest[:, None]
-    T = _orthonormal(G[::-1, ::-1])[::-1, ::-1]
-    return T[:, np.argsort(-_between(term.index, term.n_levels, z @ T, residual), kind="stable")] / largest[:, None]
+    size: Array = largest * np.sqrt(np.mean((z / largest) ** 2, axis=0))
+    return np.where(size > 0.0, size, 1.0)
 
 
 def _between(index: Array, n_levels: int, z: Array, residual: Array) -> Array:
@@ -278,10 +322,11 @@ def _between(index: Array, n_levels: int, z: Array, residual: Array) -> Array:
     return (sizes - n_levels) / max(len(residual) - n_levels, 1)
 
 
-def _factor(terms: Sequence[TermData], placed: tuple[_Term, ...], f: int, root: Array) -> pls.Factor:
-    mine = [(data, term) for data, term in zip(terms, placed, strict=True) if term.factor == f]
-    z = np.column_stack([(data.values * root[:, None]) @ term.T for data, term in mine])
-    return pls.Factor(index=np.ascontiguousarray(mine[0][0].index, dtype=np.int64), n_levels=mine[0][0].n_levels, z=np.ascontiguousarray(z))
+def _factor(terms: Sequence[TermData], placed: tuple[_Term, ...], columns: Sequence[Array], f: int) -> pls.Factor:
+    mine = [i for i, term in enumerate(placed) if term.factor == f]
+    z = np.column_stack([columns[i] for i in mine])
+    data = terms[mine[0]]
+    return pls.Factor(index=np.ascontiguousarray(data.index, dtype=np.int64), n_levels=data.n_levels, z=np.ascontiguousarray(z))
 
 
 def _scale(placed: tuple[_Term, ...]) -> Array:
@@ -295,8 +340,8 @@ def _scale(placed: tuple[_Term, ...]) -> Array:
 def _term_scale(term: _Term) -> Array:
     """Return B (n_theta, n_theta), theta = B t, so that t of order one gives effects of the size of the noise (free terms: t is in T).
 
-    For a structure linear in theta, the first of T, its diagonal, its mean size that maps the structure onto itself:
-    T L(t) = L(B t). Otherwise only unbounded standard deviations are scaled.
+    For a structure linear in theta, T where it maps the structure onto itself, T L(t) = L(B t), and otherwise its mean size.
+    For others only unbounded standard deviations are scaled.
     """
     structure, k = term.structure, term.k
     if term.free:
@@ -307,12 +352,10 @@ def _term_scale(term: _Term) -> Array:
         return np.diag(np.where(is_sd, size, 1.0))
     basis = structure.jacobian(structure.start(k), k)
     flat = basis.reshape(len(basis), -1)
-    for T in (term.T, np.diag(np.diagonal(term.T))):
-        moved = (T @ basis).reshape(len(basis), -1)
-        B: Array = moved @ np.linalg.pinv(flat)
-        if np.allclose(B @ flat, moved, rtol=1e-12, atol=1e-14 * np.max(np.abs(moved))):
-            return B.T
-    return size * np.eye(len(basis))
+    moved = (term.T @ basis).reshape(len(basis), -1)
+    B: Array = moved @ np.linalg.pinv(flat)
+    onto_itself = np.allclose(B @ flat, moved, rtol=1e-12, atol=1e-14 * np.max(np.abs(moved)))
+    return B.T if onto_itself else size * np.eye(len(basis))
 
 
 def _linear(placed: tuple[_Term, ...], built: pls.System, scale: Array) -> Array:
@@ -373,12 +416,28 @@ def theta_of(problem: Problem, t: Array) -> Array:
 
     A free term's factor is that of T L(t) L(t)'T', found by an orthogonal rotation of the columns of T L(t).
     """
-    theta: Array = problem.scale @ t
+    theta = np.zeros(problem.n_theta)
     for term in problem.terms:
+        theta[term.theta] = _own(problem, term, t)
         if term.structure.linear:
             L = term.structure.factor(theta[term.theta], term.k)
             theta[term.theta] = _coordinates(term, _lower(term.T @ L) if term.free else L)
     return theta
+
+
+def _own(problem: Problem, term: _Term, t: Array) -> Array:
+    """Return a term's parameters at t (of a free term: those in its basis)."""
+    linear = problem.scale[term.theta, term.theta] @ t[term.theta]
+    middle, half = problem.middle[term.theta], problem.half[term.theta]
+    if not np.any(half):
+        return linear
+    return np.where(half > 0.0, np.clip(middle + half * np.sin(t[term.theta]), middle - half, middle + half), linear)
+
+
+def _d_own(problem: Problem, term: _Term, t: Array) -> Array:
+    """Return the derivative of `_own` by the term's part of t."""
+    half = problem.half[term.theta]
+    return np.where(half > 0.0, np.diag(half * np.cos(t[term.theta])), problem.scale[term.theta, term.theta])
 
 
 def vector_of(problem: Problem, theta: Array) -> Array:
@@ -389,7 +448,9 @@ def vector_of(problem: Problem, theta: Array) -> Array:
         if term.free:
             t[term.theta] = _coordinates(term, _lower(term.T_inverse @ term.structure.factor(own, term.k)))
         else:
-            t[term.theta] = np.linalg.solve(problem.scale[term.theta, term.theta], own)
+            middle, half = problem.middle[term.theta], problem.half[term.theta]
+            sine = np.clip((own - middle) / np.where(half > 0.0, half, 1.0), -1.0, 1.0)
+            t[term.theta] = np.where(half > 0.0, np.arcsin(sine), np.linalg.solve(problem.scale[term.theta, term.theta], own))
     return t
 
 
@@ -416,10 +477,11 @@ def turned(problem: Problem, t: Array) -> list[Array | None]:
 
 
 def _lower(A: Array) -> Array:
-    """Return lower-triangular L with LL' = AA'; a diagonal that is zero but for rounding is made so."""
+    """Return lower-triangular L with LL' = AA'; where A is singular a diagonal that is zero but for rounding is made so."""
     L: Array = np.linalg.qr(A.T, mode="r").T
     rows = np.arange(len(L))
-    tiny = np.abs(L[rows, rows]) <= 1e-10 * np.sqrt(np.sum(A**2, axis=1))
+    rounding = 1e-10 if np.any(np.sum(np.abs(A), axis=0) == 0.0) else 1e-15
+    tiny = np.abs(L[rows, rows]) <= rounding * np.sqrt(np.sum(A**2, axis=1))
     L[rows[tiny], rows[tiny]] = 0.0
     return L
 
@@ -436,8 +498,7 @@ def _lambda(problem: Problem, t: Array) -> Array:
     lam: Array = problem.linear @ t
     for term in problem.terms:
         if not term.structure.linear:
-            theta = problem.scale[term.theta, term.theta] @ t[term.theta]
-            lam[_places(term, problem.system)] = term.T_inverse @ term.structure.factor(theta, term.k)
+            lam[_places(term, problem.system)] = term.T_inverse @ term.structure.factor(_own(problem, term, t), term.k)
     return lam
 
 
@@ -458,9 +519,8 @@ def objective(problem: Problem, t: Array) -> tuple[float, Array]:
     gradient: Array = problem.linear.T @ value.lambar
     for term in problem.terms:
         if not term.structure.linear:
-            B = problem.scale[term.theta, term.theta]
-            jacobian = term.T_inverse @ term.structure.jacobian(B @ t[term.theta], term.k)
-            gradient[term.theta] = B.T @ np.tensordot(jacobian, value.lambar[_places(term, problem.system)], axes=2)
+            jacobian = term.T_inverse @ term.structure.jacobian(_own(problem, term, t), term.k)
+            gradient[term.theta] = _d_own(problem, term, t).T @ np.tensordot(jacobian, value.lambar[_places(term, problem.system)], axes=2)
     return _total(problem, value.ld_l2, value.ld_rx2, value.pwrss), gradient
 
 
@@ -469,9 +529,19 @@ def criterion(problem: Problem, theta: Array) -> float:
     return objective(problem, vector_of(problem, theta))[0]
 
 
+def unexplained(problem: Problem, t: Array) -> float:
+    """Return the penalised residual sum of squares at t as a share of that of the fixed effects alone."""
+    return pls.evaluate(problem.system, problem.work, _lambda(problem, t), float(problem.df), problem.reml).pwrss / problem.n
+
+
 def estimate(problem: Problem, theta: Array) -> Estimate:
     """Return all estimates at theta, on the scale of the data."""
-    found = pls.solve(problem.system, problem.work, _lambda(problem, vector_of(problem, theta)))
+    return estimate_at(problem, vector_of(problem, theta))
+
+
+def estimate_at(problem: Problem, t: Array) -> Estimate:
+    """Return all estimates at the search's coordinates t, which hold more digits than theta where predictors are far from zero."""
+    found = pls.solve(problem.system, problem.work, _lambda(problem, t))
     R, p = problem.R, problem.p
     beta, vcov = problem.ols, np.zeros((0, 0))
     if p:

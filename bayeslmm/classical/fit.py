@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm import prediction
+from bayeslmm.classical import ddf as ddf_methods
 from bayeslmm.classical.diagnose import diagnose, singular_terms
 from bayeslmm.classical.summary import summarise
 from bayeslmm.covariance import STRUCTURES
@@ -279,23 +280,29 @@ class ClassicalFit:
         rows.append(("aux", "", "sigma", self.sigma, nan, nan, nan))
         return pd.DataFrame(rows, columns=list(ESTIMATES_COLUMNS))
 
-    def coefficients(self, ddf: str = "none") -> pd.DataFrame:
+    def coefficients(self, ddf: str = "satterthwaite") -> pd.DataFrame:
         """Return the table of fixed effects: `estimate, se, df, statistic, p_value`.
 
         Parameters
         ----------
         ddf
-            Denominator degrees of freedom. Only `"none"` (t values without p values, as lme4) is available yet.
+            Denominator degrees of freedom: `"satterthwaite"` (as lmerTest), `"kenward-roger"` (as pbkrtest: `se` is the adjusted
+            one; an ML fit is fitted again by REML, with a warning) or `"none"` (t values without p values, as lme4).
 
         Raises
         ------
         FitError
-            For `"satterthwaite"` and `"kenward-roger"`, which are not available yet, and for unknown names.
+            For an unknown name; and where too many random effects hang together for degrees of freedom.
+
+        Examples
+        --------
+        >>> import bayeslmm as bl
+        >>> fit = bl.lmer("Reaction ~ Days + (Days | Subject)", bl.load_dataset("sleepstudy"))
+        >>> fit.coefficients().round(2).loc["Days"].tolist()
+        [10.47, 1.55, 17.0, 6.77, 0.0]
         """
-        if ddf in ("satterthwaite", "kenward-roger"):
-            raise FitError(f"ddf={ddf!r} is not available yet; only ddf='none' is (t values without p values)")
         if ddf != "none":
-            raise FitError(f"unknown ddf {ddf!r}{suggest(str(ddf), ['none', 'satterthwaite', 'kenward-roger'])}")
+            return ddf_methods.coefficient_table(self, ddf)
         se = self.standard_errors
         columns = {"estimate": self.beta, "se": se, "df": np.nan, "statistic": self.beta / se, "p_value": np.nan}
         return pd.DataFrame(columns, index=list(self.model.design.fixed_names), dtype=float)

@@ -122,14 +122,17 @@ def _small_system(k: int, lam: Array, lo: int, store: Array, d: int, T: Array, S
 
 @njit(cache=True)
 def _small_cholesky(k: int, C: Array) -> float:
-    """Factor the lower triangle of C in place, S = CC'; return log|S|."""
+    """Factor the lower triangle of C in place, S = CC'; return log|S|. All is NaN where S is not positive definite."""
     logdet = 0.0
     for j in range(k):
         for i in range(j, k):
             total = C[i, j]
             for a in range(j):
                 total -= C[i, a] * C[j, a]
-            C[i, j] = math.sqrt(total) if i == j else total / C[j, j]
+            if i > j:
+                C[i, j] = total / C[j, j]
+            else:
+                C[i, i] = math.sqrt(total) if total > 0.0 else math.nan
         logdet += 2.0 * math.log(C[j, j])
     return logdet
 
@@ -194,6 +197,7 @@ def finish(F: Array, df: float, reml: bool, R: Array, beta: Array, Fbar: Array) 
     """Solve F = [[P, r], [r', s]] (upper triangle, p + 1): write beta = P^-1 r and the adjoint of F; return (log|P|, pwrss).
 
     The criterion's part here is df log(pwrss) [+ log|P| for REML]: Fbar = df/pwrss vv' [+ P^-1], v = [-beta; 1]. R (p, p): scratch.
+    A pwrss that is not positive (all rounding) is returned as NaN.
     """
     p = F.shape[0] - 1
     for i in range(p):
@@ -205,6 +209,8 @@ def finish(F: Array, df: float, reml: bool, R: Array, beta: Array, Fbar: Array) 
     pwrss = F[p, p]
     for i in range(p):
         pwrss -= beta[i] * beta[i]
+    if not pwrss > 0.0:
+        pwrss = math.nan
     _back_solve(p, R, beta)
     v = np.ones(p + 1)
     v[:p] = -beta

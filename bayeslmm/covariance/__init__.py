@@ -24,6 +24,9 @@ _BY_HOM: Mapping[tuple[str, bool], str] = MappingProxyType(
         ("cs", False): "cs",
         ("ar1", True): "ar1",
         ("ar1", False): "hetar1",
+        ("homdiag", True): "homdiag",
+        ("homcs", True): "homcs",
+        ("hetar1", False): "hetar1",
     }
 )
 

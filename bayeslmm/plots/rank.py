@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -16,8 +18,8 @@ __all__ = ["draw"]
 def draw(source: Source, *, limit: int = 12) -> Picture:
     """Draw the difference of each chain's rank ECDF from uniform, with a simultaneous 99% envelope.
 
-    Draws are thinned by the smallest effective sample size first, as the envelope takes them to be independent. Säilynoja,
-    Bürkner and Vehtari (2022), Graphical test for discrete uniformity, Statistics and Computing 32, 32. (ArviZ's envelope of
+    Draws are thinned until they are nearly independent first, as the envelope takes them to be. Säilynoja, Bürkner and
+    Vehtari (2022), Graphical test for discrete uniformity, Statistics and Computing 32, 32. (ArviZ's envelope of
     several chains degenerates for two; that of one, a little wider, stands in.)
 
     Parameters
@@ -61,13 +63,17 @@ def draw(source: Source, *, limit: int = 12) -> Picture:
 
 
 def _thinned(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return every k-th draw, k from the smallest bulk effective sample size; at least 20 draws of each chain stay."""
-    import arviz_base
-    from arviz_stats import ess
+    """Return every k-th draw, k from the autocorrelation; at least 20 draws of each chain stay.
 
-    sizes = ess(arviz_base.from_dict({"posterior": draws}))
+    Effective sizes are summed over the chains, each on its own: chains that disagree are to be seen, not thinned away.
+    """
+    import arviz_base
+    from arviz_stats import ess  # type: ignore[attr-defined]
+
     chains, length = next(iter(draws.values())).shape
-    smallest = np.nanmin([float(sizes[name]) for name in draws])
+    alone = {f"{name}[{chain}]": values[chain : chain + 1] for name, values in draws.items() for chain in range(chains)}
+    sizes: Any = ess(arviz_base.from_dict({"posterior": alone}))  # type: ignore[no-untyped-call]
+    smallest = min(np.nansum([float(sizes[f"{name}[{chain}]"]) for chain in range(chains)]) for name in draws)
     step = int(np.clip(np.ceil(chains * length / max(smallest, 1.0)), 1, max(1, length // 20)))
     return {name: values[:, ::step] for name, values in draws.items()}
 

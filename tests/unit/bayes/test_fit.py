@@ -312,3 +312,9 @@ def test_divergences_are_warned_of_after_sampling(frame: pd.DataFrame, monkeypat
         fit = sample_model(model, "pymc", settings)
     assert not fit.diagnose().ok
     assert "Do not trust these numbers" in str(fit.summary())
+
+
+def test_a_flat_prior_on_the_sd_of_two_groups_is_refused(frame: pd.DataFrame) -> None:
+    two = frame.iloc[:20]
+    with pytest.raises(bl.PriorError, match="2 levels has no proper posterior"):
+        bl.brm("Reaction ~ Days + (1 | Subject)", two, priors=[bl.prior("flat()", part="sd")])

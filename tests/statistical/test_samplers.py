@@ -1,0 +1,40 @@
+"""Samplers: the same seed gives the same draws on any number of cores, and every sampler the same posterior."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bayeslmm as bl
+from bayeslmm.bayes import SAMPLERS
+
+pytestmark = [pytest.mark.sampling, pytest.mark.filterwarnings("ignore::bayeslmm.errors.ConvergenceWarning")]
+
+
+def _cbpp() -> bl.Model:
+    return bl.model("cbind(incidence, size - incidence) ~ period + (1 | herd)", bl.load_dataset("cbpp"), family="binomial")
+
+
+def test_same_seed_same_draws_whatever_the_cores(capfd: pytest.CaptureFixture[str]) -> None:
+    model = _cbpp()
+    one, two, other = (bl.brm(model, draws=150, tune=200, cores=cores, seed=seed) for cores, seed in ((1, 11), (2, 11), (2, 12)))
+    for name in one.tree["posterior"].data_vars:
+        np.testing.assert_array_equal(one.tree["posterior"][name].values, two.tree["posterior"][name].values)
+    assert not np.array_equal(one.tree["posterior"]["b"].values, other.tree["posterior"]["b"].values)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_has_the_same_posterior(sampler: str) -> None:
+    if sampler in ("numpyro", "blackjax"):
+        pytest.importorskip(sampler)
+    fit = bl.brm(_cbpp(), sampler=sampler, seed=5)
+    reference = bl.brm(_cbpp(), draws=5000, seed=6)
+    distance = (fit.estimates["estimate"] - reference.estimates["estimate"]).abs() / reference.estimates["se"]
+    assert distance.max() < 0.2
+    assert set(fit.tree["posterior"].data_vars) == set(reference.tree["posterior"].data_vars)
+    assert [check.code for check in fit.diagnose()] == [check.code for check in reference.diagnose()]
+    assert "diverging" in fit.tree["sample_stats"]
