@@ -178,12 +178,18 @@ def fit(
     from bayeslmm.bayes import brm
     from bayeslmm.classical import lmer
 
-    options = (
-        {}
-        if data is None
-        else {"link": link, "priors": priors, "weights": weights, "offset": offset, "contrasts": contrasts, "na": na, "dialect": dialect}
+    ready = as_model(
+        formula,
+        data,
+        family,
+        link=link,
+        priors=priors,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na=na,
+        dialect=dialect,
     )
-    ready = as_model(formula, data, family, **options)
     absent: tuple[tuple[str, str], ...] = ()
     made: list[Fit] = []
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayeslmm import families, priors
-from bayeslmm.covariance import STRUCTURES
+from bayeslmm.covariance import structure_of
 from bayeslmm.data import to_pandas
 from bayeslmm.design import encode
 from bayeslmm.errors import DataError, DataWarning, FitError, FormulaError, PriorError, suggest
@@ -89,12 +89,12 @@ class Model:
     def dims(self) -> Dims:
         """Sizes: `n p q k n_theta` and levels per group."""
         design = self.design
-        n_theta = sum(STRUCTURES[block.structure].n_theta(block.n_effects) for block in design.blocks)
+        n_theta = sum(structure_of(block).n_theta(block.n_effects) for block in design.blocks)
         return Dims(n=design.n, p=design.p, q=design.q, k=len(design.blocks), n_theta=n_theta, levels=design.ngroups)
 
     def explain(self) -> Explanation:
         """Return the expanded terms, sizes, rank of X, groups and the model as LaTeX mathematics; it prints as text."""
-        labels = {block.name: STRUCTURES[block.structure].labels(block.effects) for block in self.design.blocks}
+        labels = {block.name: structure_of(block).labels(block.effects) for block in self.design.blocks}
         return explanation(self.formula, self.design, self.family, self.link, self.dialect, labels)
 
     def to_pymc(self) -> Any:
@@ -192,19 +192,46 @@ def model(
     _check_sizes(design)
     for code, message in _notices(design, record):
         warnings.warn(DataWarning(code, message), stacklevel=2)
-    rows = _prior_rows(design, record, link_record, priors)
+    rows = _overlaid(_defaults(design, record, link_record), design, record, priors)
     return Model(formula=parsed, design=design, family=record, link=link_record, prior_rows=rows, frame=frame, dialect=dialect)
 
 
-def as_model(formula: str | Formula | Model, data: Any, family: str = "gaussian", **options: Any) -> Model:
-    """Return `formula` itself where it is a ready `Model`, else `model(formula, data, family, **options)`."""
-    if isinstance(formula, Model):
-        if data is not None:
-            raise FitError("a ready Model holds its data already; pass either a Model or a formula with data")
+def as_model(
+    formula: str | Formula | Model,
+    data: Any,
+    family: str = "gaussian",
+    *,
+    link: str | None = None,
+    priors: Sequence[PriorRow] | None = None,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    na: str = "omit",
+    dialect: str = "lme4",
+) -> Model:
+    """Return a ready `Model`, with `priors` laid over its own, or make one of a formula and data as `model` does.
+
+    Raises
+    ------
+    FitError
+        If options are given beside a ready model that has decided them already.
+    """
+    if not isinstance(formula, Model):
+        if data is None:
+            raise DataError("no data given; pass a data frame after the formula")
+        decided = {"link": link, "priors": priors, "weights": weights, "offset": offset, "contrasts": contrasts}
+        return model(formula, data, family, **decided, na=na, dialect=dialect)
+    given = {"data": data, "link": link, "weights": weights, "offset": offset, "contrasts": contrasts}
+    extra = [name for name, value in given.items() if value is not None]
+    if extra:
+        raise FitError(f"a ready Model has its {', '.join(extra)} already; pass {'them' if len(extra) > 1 else 'it'} to model(...)")
+    if not priors:
         return formula
-    if data is None:
-        raise DataError("no data given; pass a data frame after the formula")
-    return model(formula, data, family, **options)
+    return replace(formula, prior_rows=_overlaid(formula.prior_rows, formula.design, formula.family, priors))
+
+
+def _defaults(design: Design, family: Family, link: Link) -> tuple[PriorRow, ...]:
+    return priors.default_rows(design, family, link, "weak")
 
 
 def default_priors(model: Model, style: str = "weak") -> list[PriorRow]:
@@ -234,11 +261,11 @@ def default_priors(model: Model, style: str = "weak") -> list[PriorRow]:
     return list(priors.default_rows(model.design, model.family, model.link, style))
 
 
-def _prior_rows(design: Design, family: Family, link: Link, user: Sequence[PriorRow] | None) -> tuple[PriorRow, ...]:
+def _overlaid(rows: Sequence[PriorRow], design: Design, family: Family, user: Sequence[PriorRow] | None) -> tuple[PriorRow, ...]:
+    """Lay the user's rows over others, once they are rows at all."""
     if isinstance(user, priors.PriorRow) or not isinstance(user, Iterable | None):
         raise PriorError(f"priors is a list of rows made by prior(...), not a single {type(user).__name__}; put it in [...]")
-    defaults = priors.default_rows(design, family, link, "weak")
-    return tuple(priors.overlay(defaults, tuple(user or ()), design, family))
+    return tuple(priors.overlay(rows, tuple(user or ()), design, family))
 
 
 def _check_response(design: Design, family: Family) -> None:

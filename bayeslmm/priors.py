@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.covariance import structure_named
+from bayeslmm.covariance import structure_of
 from bayeslmm.errors import PriorError, suggest
 
 if TYPE_CHECKING:
@@ -476,8 +476,9 @@ def _significant(x: float, digits: int = 3) -> float:
 
 def _sd_of(column: Array, *, centred: bool) -> float:
     """Return sd (or root mean square) of a predictor's column; 1 for a constant one."""
+    largest = float(np.max(np.abs(column), initial=0.0))
     size = float(np.std(column, ddof=1)) if centred and len(column) > 1 else float(np.sqrt(np.mean(column**2)))
-    return size if size > 1e-12 else 1.0
+    return size if size > 1e-12 * largest else 1.0
 
 
 def _named(parameter: str, term: str) -> str:
@@ -504,7 +505,7 @@ def _predictor_rows(fixed: FixedPart, blocks: Sequence[RandomBlock], scales: _Sc
 
 
 def _block_rows(block: RandomBlock, blocks: Sequence[RandomBlock], scales: _Scales, parameter: str) -> list[PriorRow]:
-    structure = structure_named(block.structure, block.term.options)
+    structure = structure_of(block)
     terms = ("sd",) if structure.hom and block.n_effects > 1 else block.effects
     rows = []
     for c, effect in enumerate(terms):
@@ -554,7 +555,8 @@ def overlay(defaults: Sequence[PriorRow], user_rows: Sequence[PriorRow], design:
         _check_target(given, rows)
     result = tuple(_overlaid(row, user_rows) for row in rows)
     for row in result:
-        _check_range(row, family)
+        if row.source != "default":
+            _check_range(row, family)
     return result
 
 

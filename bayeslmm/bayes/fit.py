@@ -6,7 +6,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ from bayeslmm.bayes import summary as summaries
 from bayeslmm.bayes.checks import diagnose, quick_problem
 from bayeslmm.bayes.samplers import TARGET_ACCEPT, Settings, available_cores, sample, sampler_named, shows_progress
 from bayeslmm.bayes.translate import factors, translate
-from bayeslmm.errors import BayesLmmError, ConvergenceWarning, FitError, PriorError
+from bayeslmm.design import weak_groups
+from bayeslmm.errors import BayesLmmError, ConvergenceWarning, DataWarning, FitError, PriorError
 from bayeslmm.fit import Diagnostics, Draws
 from bayeslmm.model import Model, as_model
 
@@ -298,27 +299,22 @@ def brm(
     >>> fit.fixef().round(0).tolist()  # doctest: +SKIP
     [251.0, 10.0]
     """
-    given = {"link": link, "priors": priors, "weights": weights, "offset": offset, "contrasts": contrasts}
-    if isinstance(formula, Model):
-        ready = _with_options(formula, data, given)
-    else:
-        ready = as_model(formula, data, family, **given, na=na, dialect=dialect)
+    ready = as_model(
+        formula,
+        data,
+        family,
+        link=link,
+        priors=priors,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        na=na,
+        dialect=dialect,
+    )
+    for sentence in weak_groups(ready.design, residual=ready.family.scale is not None):
+        warnings.warn(DataWarning("weak_groups", f"{sentence}: its posterior rests on the prior"), stacklevel=2)
     settings = _settings(chains, draws, tune, cores, seed, target_accept, progressbar, ready)
     return sample_model(ready, sampler_named(sampler), settings)
-
-
-def _with_options(ready: Model, data: Any, given: Mapping[str, Any]) -> Model:
-    """Return a ready model, refusing options that it has decided already; priors are laid over its own."""
-    from bayeslmm.priors import overlay
-
-    extra = [name for name, value in given.items() if value is not None and name != "priors"]
-    if extra:
-        raise FitError(f"a ready Model has its {', '.join(extra)} already; pass {'them' if len(extra) > 1 else 'it'} to model(...)")
-    checked = as_model(ready, data)
-    if not given["priors"]:
-        return checked
-    rows = overlay(checked.prior_rows, tuple(given["priors"]), checked.design, checked.family)
-    return replace(checked, prior_rows=tuple(rows))
 
 
 def _settings(

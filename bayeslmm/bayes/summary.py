@@ -64,7 +64,7 @@ def _of_factor(factor: Factor, posterior: Any) -> list[Quantity]:
     prefix = f"{factor.parameter}_" if factor.parameter else ""
     sd = posterior[f"sd_{factor.label}"].transpose("chain", "draw", ...).values
     rows = [
-        Quantity(part="sd", group=factor.group, term=prefix + effect, shown=f"sd({prefix}{effect})", draws=sd[:, :, c])
+        Quantity(part="sd", group=factor.group, term=prefix + effect, shown=f"sd({_bare(prefix + effect)})", draws=sd[:, :, c])
         for c, effect in enumerate(factor.effects)
     ]
     if not factor.correlated:
@@ -74,9 +74,14 @@ def _of_factor(factor: Factor, posterior: Any) -> list[Quantity]:
         if structure.correlated:
             for j, i in ((j, i) for j in columns for i in columns if i > j):
                 first, second = prefix + factor.effects[j], prefix + factor.effects[i]
-                shown = f"cor({first},{second})"
+                shown = f"cor({_bare(first)},{_bare(second)})"
                 rows.append(Quantity(part="cor", group=factor.group, term=f"{second}.{first}", shown=shown, draws=cor[:, :, i, j]))
     return rows
+
+
+def _bare(effect: str) -> str:
+    """Return an effect's name as brms prints it inside `sd()` and `cor()`: `Intercept` has no parentheses of its own."""
+    return effect.replace("(Intercept)", "Intercept")
 
 
 def estimates_frame(rows: Sequence[Quantity]) -> pd.DataFrame:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.covariance import structure_named
+from bayeslmm.covariance import structure_of
 from bayeslmm.families import LINKS
 from bayeslmm.priors import INTERCEPT, bounds
 
@@ -115,7 +115,7 @@ def _factor(group: str, parameter: str, blocks: tuple[RandomBlock, ...], taken: 
         effects=_unique([effect for block in blocks for effect in block.effects]),
         blocks=blocks,
         columns=columns,
-        structures=tuple(structure_named(block.structure, block.term.options) for block in blocks),
+        structures=tuple(structure_of(block) for block in blocks),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from bayeslmm.covariance.ar1 import AR1, HETAR1
 from bayeslmm.covariance.base import Structure
@@ -12,7 +13,10 @@ from bayeslmm.covariance.diag import DIAG, HOMDIAG
 from bayeslmm.covariance.us import US
 from bayeslmm.errors import FormulaError, suggest
 
-__all__ = ["STRUCTURES", "Structure", "structure_named"]
+if TYPE_CHECKING:
+    from bayeslmm.design import RandomBlock
+
+__all__ = ["STRUCTURES", "Structure", "structure_named", "structure_of"]
 
 STRUCTURES: Mapping[str, Structure] = MappingProxyType({row.name: row for row in (US, DIAG, HOMDIAG, CS, HOMCS, AR1, HETAR1)})
 
@@ -61,3 +65,8 @@ def structure_named(name: str, options: Sequence[tuple[str, object]] = ()) -> St
             raise FormulaError(f"{name}() has no option '{keyword}'{suggest(keyword, known) or '; it has none'}")
         chosen = _BY_HOM[name, bool(value)]
     return STRUCTURES[chosen]
+
+
+def structure_of(block: RandomBlock) -> Structure:
+    """Return the structure of a random term on data, its options heeded."""
+    return structure_named(block.structure, block.term.options)

@@ -190,14 +190,14 @@ def test_draws_by_block(slopes: bl.BayesFit) -> None:
 def test_summary(slopes: bl.BayesFit) -> None:
     text = str(slopes.summary())
     assert "Group-level effects, Subject (9 levels):" in text
-    assert "cor((Intercept),Days)" in text
+    assert "cor(Intercept,Days)" in text
     assert "Rhat  Bulk_ESS  Tail_ESS" in text
     estimate = slopes.estimates.iloc[1]["estimate"]
     (line,) = [line for line in text.splitlines() if line.startswith("Days ")]
     assert float(line.split()[1]) == pytest.approx(estimate, abs=0.006)
     html = slopes._repr_html_()
     assert html.count("<table") == 4
-    assert "cor((Intercept),Days)" in html
+    assert "cor(Intercept,Days)" in html
 
 
 def test_diagnose_finds_nothing_in_independent_draws(slopes: bl.BayesFit) -> None:
