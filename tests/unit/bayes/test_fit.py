@@ -244,7 +244,7 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str, s
 def test_a_ready_model_takes_no_second_definition(slopes: bl.BayesFit, frame: pd.DataFrame) -> None:
     with pytest.raises(FitError, match="has its link already"):
         bl.brm(slopes.model, link="log")
-    with pytest.raises(FitError, match="holds its data already"):
+    with pytest.raises(FitError, match="has its data already"):
         bl.brm(slopes.model, frame)
 
 
