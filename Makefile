@@ -43,7 +43,8 @@ slow: setup
 	$(BIN)/python -m pytest -m slow
 
 bench: setup
-	$(BIN)/python benchmarks/run.py
+	$(UV) pip install --quiet --python $(BIN)/python --group bench
+	$(BIN)/python benchmarks/lmm.py --out benchmarks/results/lmm.md
 
 notebooks: setup
 	$(BIN)/python -m pytest tests/test_notebooks.py

@@ -30,14 +30,21 @@ _EXPORTS = {
     "bayeslmm.model": ("Model", "default_priors", "model"),
     "bayeslmm.fit": ("Check", "Diagnostics", "Fit"),
     "bayeslmm.classical": ("ClassicalFit", "lmer", "refit"),
+    "bayeslmm.classical.anova": ("anova",),
+    "bayeslmm.classical.variance_tests": ("ranova",),
+    "bayeslmm.classical.bootstrap": ("bootstrap",),
+    "bayeslmm.classical.intervals": ("confint",),
+    "bayeslmm.classical.profile": ("profile",),
     "bayeslmm.bayes": ("BayesFit", "brm"),
+    "bayeslmm.effects.emmeans": ("emmeans",),
+    "bayeslmm.effects.variance": ("icc", "r2"),
     "bayeslmm.plots": ("plot",),
     "bayeslmm.compare": ("Comparison", "compare", "fit"),
     "bayeslmm.report": ("Report", "report"),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
@@ -69,11 +76,19 @@ if TYPE_CHECKING:
     from bayeslmm.classical import ClassicalFit as ClassicalFit
     from bayeslmm.classical import lmer as lmer
     from bayeslmm.classical import refit as refit
+    from bayeslmm.classical.anova import anova as anova
+    from bayeslmm.classical.bootstrap import bootstrap as bootstrap
+    from bayeslmm.classical.intervals import confint as confint
+    from bayeslmm.classical.profile import profile as profile
+    from bayeslmm.classical.variance_tests import ranova as ranova
     from bayeslmm.compare import Comparison as Comparison
     from bayeslmm.compare import compare as compare
     from bayeslmm.compare import fit as fit
     from bayeslmm.datasets import list_datasets as list_datasets
     from bayeslmm.datasets import load_dataset as load_dataset
+    from bayeslmm.effects.emmeans import emmeans as emmeans
+    from bayeslmm.effects.variance import icc as icc
+    from bayeslmm.effects.variance import r2 as r2
     from bayeslmm.errors import BayesLmmError as BayesLmmError
     from bayeslmm.errors import BayesLmmWarning as BayesLmmWarning
     from bayeslmm.errors import ConvergenceWarning as ConvergenceWarning

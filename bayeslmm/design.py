@@ -744,6 +744,11 @@ def _own(values: Array) -> Array:
 # New rows --------------------------------------------------------------------------------------------------------------
 
 
+def variables(encoder: Encoder, table: pd.DataFrame) -> dict[str, Numbers | Factor]:
+    """Return the variables of the mean's fixed terms by label, on rows of data, factors with the levels of the fit."""
+    return _new_values(encoder, encoder.formula.mean.terms, _new_source(encoder, table, {}))
+
+
 def _encode_new(encoder: Encoder, table: pd.DataFrame, random: bool, need_response: bool) -> NewRows:
     read: dict[str, Numbers | Factor] = {}
     source = _new_source(encoder, table, read)

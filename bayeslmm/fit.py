@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,13 +27,15 @@ class Draws:
     """The parameters of a fit as S draws: the posterior's, or one for a point estimate.
 
     `b` (S, p); per block of the design, in order: `effects` (S, J, k) and `covariance` (S, k, k) of the random effects;
-    `aux`: parameter -> (S,) or, where it has a predictor of its own, (S, n).
+    `aux`: parameter -> (S,) or, where it has a predictor of its own, (S, n) for the fitted rows; `further`: such a parameter ->
+    the draws of its predictor (`b`, `effects`, `covariance` of its own design).
     """
 
     b: Array
     effects: tuple[Array, ...]
     covariance: tuple[Array, ...]
     aux: Mapping[str, Array]
+    further: Mapping[str, Draws] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def n_draws(self) -> int:
@@ -45,6 +48,7 @@ class Draws:
             effects=tuple(part[which] for part in self.effects),
             covariance=tuple(part[which] for part in self.covariance),
             aux={name: values[which] for name, values in self.aux.items()},
+            further={name: draws.take(which) for name, draws in self.further.items()},
         )
 
 

@@ -1,34 +1,46 @@
 """Predictions and simulated responses: one implementation for both engines, over draws of the coefficients.
 
-The classical engine holds one draw, its estimate; the Bayesian engine holds its posterior draws.
+The classical engine holds one draw, its estimate, and the variance of its error; the Bayesian engine holds its posterior draws.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm.design import NewRows
 from bayeslmm.errors import DataError, FitError
+from bayeslmm.families import LINKS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from bayeslmm.design import RandomBlock
     from bayeslmm.fit import Draws, Fit
     from bayeslmm.model import Model
 
-__all__ = ["NEW_LEVELS", "TARGETS", "linear_predictor", "predict", "simulate"]
+__all__ = ["NEW_LEVELS", "TARGETS", "linear_predictor", "predict", "quantile_residuals", "simulate"]
 
 type Array = np.ndarray
+type Table = tuple[Array, Array | None]
 
 TARGETS = ("conditional", "average_group", "new_group", "population")
 NEW_LEVELS = ("raise", "average", "sample")
 _SCALES = ("response", "link")
 _INTERVALS = (None, "confidence", "prediction")
 _QUADRATURE_POINTS = 40
+_CHUNK = 20_000_000
+"""Draws x rows held at a time."""
+
+
+@runtime_checkable
+class KnowsItsError(Protocol):
+    """A point estimate (normal, identity link) that knows the variance (n,) of its predictions' error and its degrees of freedom (n,)."""
+
+    def prediction_variance(self, rows: NewRows, target: str, *, new_levels: str, observation: bool, df: bool) -> tuple[Array, Array]: ...
 
 
 def predict(
@@ -65,13 +77,22 @@ def predict(
     Returns
     -------
     DataFrame
-        Column `estimate` and, for a posterior, `se`; with an interval also `lower`, `upper`. Rows with a missing
-        predictor are NaN; the index is that of the rows.
+        Columns `estimate`, `se` and, with an interval, `lower`, `upper`. Rows with a missing predictor are NaN; the index is that
+        of the rows.
+
+        A posterior's `estimate`, `se` and limits are the mean, standard deviation and quantiles of its draws.
+
+        For a classical fit `se` is that of the error of the estimate, the variance parameters being held at their estimates:
+        `conditional`: the joint variance of the fixed effects and these groups' random effects; `average_group` and `population`:
+        that of the fixed effects; `new_group`: that, and the variance of a new group's effects. Intervals are of Student's t
+        with Satterthwaite's degrees of freedom of that variance, which is how the uncertainty of the variance parameters
+        enters; a prediction interval adds sigma^2 / weight, and for `population` the variance of its group. With
+        `new_levels="sample"` the estimate is one draw, and the limits are those of all that could be drawn.
 
     Raises
     ------
     FitError
-        If an option is unknown, or the interval is one that this engine cannot give yet.
+        If an option is unknown, or the fit is a point estimate that does not know its error and an interval is asked for.
     DataError
         If a column or level is missing from `newdata`, or a group level is new and `new_levels="raise"`.
 
@@ -88,22 +109,101 @@ def predict(
     _one_of("interval", interval, _INTERVALS)
     if not isinstance(prob, Real) or not 0 < prob < 1:
         raise FitError(f"prob must lie between 0 and 1, not {prob!r}")
-    draws = fit.draws()
-    if interval is not None and draws.n_draws == 1:
-        raise FitError(
-            "intervals of predictions need posterior draws, and this fit is a point estimate: fit with `brm`, or leave interval=None"
-        )
     if interval == "prediction" and scale == "link":
         raise FitError("a prediction interval is for a new observation; use scale='response'")
-    rng = _generator(seed)
+    draws = fit.draws()
     rows = _rows(fit.model, newdata, random=target == "conditional", parameters=interval == "prediction")
-    mean = _mean(fit.model, rows, draws, target, new_levels, scale, rng)
+    if target == "conditional":
+        _refuse_unseen(rows, new_levels)
+    request = _Request(target=target, new_levels=new_levels, scale=scale, interval=interval, prob=float(prob))
+    if draws.n_draws == 1:
+        return _point(fit, rows, draws, request, _generator(seed))
+    return _posterior(fit.model, rows, draws, request, _generator(seed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What was asked of `predict`, checked."""
+
+    target: str
+    new_levels: str
+    scale: str
+    interval: str | None
+    prob: float
+
+
+def _point(fit: Fit, rows: NewRows, draws: Draws, request: _Request, rng: np.random.Generator) -> pd.DataFrame:
+    """Return the frame of a point estimate: with errors and limits where the fit knows them."""
+    model, target, interval = fit.model, request.target, request.interval
+    tables = _tables(rows, rows.blocks, draws, rng, conditional=True, sample=request.new_levels == "sample")
+    estimate = _mean(model, rows, draws, tables, request, rng)[0]
+    if not isinstance(fit, KnowsItsError):
+        if interval is not None:
+            raise FitError("this fit is a point estimate that does not know its error: fit with `brm`, or leave interval=None")
+        return pd.DataFrame({"estimate": estimate}, index=rows.index)
+    variance, df = fit.prediction_variance(rows, target, new_levels=request.new_levels, observation=False, df=interval == "confidence")
+    frame = pd.DataFrame({"estimate": estimate, "se": np.sqrt(variance)}, index=rows.index)
     if interval is None:
-        return _frame(mean, mean, rows.index, None, prob)
-    shown = _mean(fit.model, rows, draws, "new_group", new_levels, scale, rng) if target == "new_group" else mean
+        return frame
     if interval == "prediction":
-        shown = _observations(fit.model, rows, draws, shown, rng)
-    return _frame(mean, shown, rows.index, interval, prob)
+        variance, df = fit.prediction_variance(rows, target, new_levels=request.new_levels, observation=True, df=True)
+    from scipy.stats import t as t_distribution
+
+    averaged = _tables(rows, rows.blocks, draws, rng, conditional=True, sample=False)
+    centre = _mean(model, rows, draws, averaged, request, rng)[0]
+    half = t_distribution.ppf(0.5 + request.prob / 2.0, np.maximum(df, 1.0)) * np.sqrt(variance)
+    return frame.assign(lower=centre - half, upper=centre + half)
+
+
+def _posterior(model: Model, rows: NewRows, draws: Draws, request: _Request, rng: np.random.Generator) -> pd.DataFrame:
+    """Return the frame of a posterior, some rows at a time; rows of one new level share its effect at each draw."""
+    sample = request.new_levels == "sample"
+    conditional = request.target == "conditional"
+    tables = _tables(rows, rows.blocks, draws, rng, conditional=True, sample=sample) if conditional else []
+    frames = []
+    for some, here in _in_chunks(rows, draws):
+        mean = _mean(model, some, here, tables, request, rng)
+        shown = mean
+        if request.interval == "prediction":
+            if request.target == "population":
+                shown = _mean(model, some, here, tables, replace(request, target="new_group"), rng)
+            aux = _aux_rows(model, some, here, rng, target=request.target, sample=sample)
+            shown = _observations(model, some, aux, shown, rng)
+        frames.append(_frame(mean, shown, some.index, request.interval, request.prob))
+    return frames[0] if len(frames) == 1 else pd.concat(frames)
+
+
+def _in_chunks(rows: NewRows, draws: Draws) -> Iterator[tuple[NewRows, Draws]]:
+    """Yield the rows, and the draws of what is by row, so many at a time that draws x rows stay within `_CHUNK`."""
+    size = max(1, _CHUNK // draws.n_draws)
+    if rows.n <= size:
+        yield rows, draws
+        return
+    for start in range(0, rows.n, size):
+        which = slice(start, start + size)
+        by_row = {
+            name: values[:, which] if values.ndim == 2 and values.shape[1] == rows.n else values for name, values in draws.aux.items()
+        }
+        yield _some_rows(rows, which), replace(draws, aux=by_row)
+
+
+def _some_rows(rows: NewRows, which: slice) -> NewRows:
+    return replace(
+        rows,
+        X=rows.X[which],
+        offset=rows.offset[which],
+        blocks=_some_of(rows.blocks, which),
+        unseen={name: (labels, index[which]) for name, (labels, index) in rows.unseen.items()},
+        index=rows.index[which],
+        weights=rows.weights[which],
+        y=None if rows.y is None else rows.y[which],
+        trials=None if rows.trials is None else rows.trials[which],
+        parameters={name: (replace(fixed, X=fixed.X[which]), _some_of(blocks, which)) for name, (fixed, blocks) in rows.parameters.items()},
+    )
+
+
+def _some_of(blocks: Sequence[RandomBlock], which: slice) -> tuple[RandomBlock, ...]:
+    return tuple(replace(block, index=block.index[which], values=block.values[which]) for block in blocks)
 
 
 def simulate(fit: Fit, n: int = 1, *, conditional: bool = False, newdata: Any = None, seed: int | None = None) -> pd.DataFrame:
@@ -142,16 +242,72 @@ def simulate(fit: Fit, n: int = 1, *, conditional: bool = False, newdata: Any = 
     draws = fit.draws()
     picked = draws.take(rng.integers(draws.n_draws, size=int(n)))
     rows = _rows(fit.model, newdata, random=True, parameters=True)
-    effects = [_gathered(rows, position, picked, rng, conditional=conditional) for position in range(len(rows.blocks))]
-    mean = fit.model.link.inverse(_eta(rows, picked, effects))
-    values = _observations(fit.model, rows, picked, mean, rng)
-    return pd.DataFrame(values.T, index=rows.index, columns=[f"sim_{i + 1}" for i in range(n)])
+    parts = list(_simulated(fit.model, rows, picked, rng, conditional=conditional))
+    return pd.DataFrame(np.concatenate(parts, axis=1).T, index=rows.index, columns=[f"sim_{i + 1}" for i in range(n)])
+
+
+def _simulated(model: Model, rows: NewRows, draws: Draws, rng: np.random.Generator, *, conditional: bool) -> Iterator[Array]:
+    """Yield one new response (S, m) a draw, some rows at a time."""
+    tables = _tables(rows, rows.blocks, draws, rng, conditional=conditional, sample=True)
+    target = "conditional" if conditional else "new_group"
+    for some, here in _in_chunks(rows, draws):
+        mean = model.link.inverse(_eta(some, here, tables))
+        aux = _aux_rows(model, some, here, rng, target=target, sample=True)
+        yield _observations(model, some, aux, mean, rng)
+
+
+def quantile_residuals(fit: Fit, n: int = 1000, *, conditional: bool = True, seed: int = 0) -> pd.Series:
+    """Return randomised quantile residuals, by simulation: standard normal where the model holds.
+
+    A residual is the normal quantile of the share of simulated responses below the observed one; where some are equal (counts), a
+    random part of their share counts as below.
+
+    Parameters
+    ----------
+    fit
+        A fit of either engine.
+    n
+        Number of simulated responses; no residual can be further out than the normal quantile of 1 / (n + 1).
+    conditional
+        Simulate with the fitted random effects, or (False) with new ones, which shows misfit of the groups too.
+    seed
+        Seed; the same residuals at each call.
+
+    Raises
+    ------
+    FitError
+        If `n` is no positive whole number, or the seed none at all.
+
+    Source: Dunn & Smyth (1996), J. Comput. Graph. Stat. 5(3); Hartig, DHARMa.
+
+    Examples
+    --------
+    >>> import bayeslmm as bl
+    >>> fit = bl.lmer("Yield ~ 1 + (1 | Batch)", bl.load_dataset("Dyestuff"))
+    >>> bool(abs(quantile_residuals(fit).mean()) < 0.2)
+    True
+    """
+    from scipy.special import ndtri
+
+    if not isinstance(n, Integral) or n < 1:
+        raise FitError(f"n must be a whole number of at least 1, not {n!r}")
+    rng = _generator(seed)
+    draws = fit.draws()
+    picked = draws.take(rng.integers(draws.n_draws, size=int(n)))
+    rows = _rows(fit.model, None, random=True, parameters=True)
+    y, u, start = fit.model.design.y, np.empty(rows.n), 0
+    for simulated in _simulated(fit.model, rows, picked, rng, conditional=conditional):
+        here = slice(start, start + simulated.shape[1])
+        below, equal = np.sum(simulated < y[here], axis=0), np.sum(simulated == y[here], axis=0)
+        u[here] = (below + rng.random(len(below)) * (equal + 1.0)) / (n + 1.0)
+        start = here.stop
+    return pd.Series(ndtri(u), index=rows.index, name="residual")
 
 
 def linear_predictor(model: Model, draws: Draws) -> Array:
     """Return eta (S, n) of the fitted rows at each draw, random effects and offset included."""
     rows = _rows(model, None, random=True, parameters=False)
-    return _eta(rows, draws, [effects[:, block.index] for block, effects in zip(rows.blocks, draws.effects, strict=True)])
+    return _eta(rows, draws, [(effects, None) for effects in draws.effects])
 
 
 def _rows(model: Model, newdata: Any, *, random: bool, parameters: bool) -> NewRows:
@@ -176,18 +332,16 @@ def _rows(model: Model, newdata: Any, *, random: bool, parameters: bool) -> NewR
     )
 
 
-def _mean(model: Model, rows: NewRows, draws: Draws, target: str, new_levels: str, scale: str, rng: np.random.Generator) -> Array:
+def _mean(model: Model, rows: NewRows, draws: Draws, tables: Sequence[Table], request: _Request, rng: np.random.Generator) -> Array:
     """Return the mean (S, n) on the asked scale."""
-    inverse = model.link.inverse if scale == "response" else _identity
-    if target == "conditional":
-        _refuse_unseen(rows, new_levels)
-        effects = [_gathered(rows, i, draws, rng, conditional=True, sample=new_levels == "sample") for i in range(len(rows.blocks))]
-        return np.asarray(inverse(_eta(rows, draws, effects)))
+    inverse = model.link.inverse if request.scale == "response" else _identity
+    if request.target == "conditional":
+        return np.asarray(inverse(_eta(rows, draws, tables)))
     fixed = _eta(rows, draws, [])
-    if target == "average_group" or not model.design.blocks:
+    if request.target == "average_group" or not model.design.blocks:
         return np.asarray(inverse(fixed))
-    spread = np.sqrt(_random_variance(rows, draws))
-    if target == "new_group" and draws.n_draws > 1:
+    spread = np.sqrt(_random_variance(rows.blocks, draws))
+    if request.target == "new_group" and draws.n_draws > 1:
         return np.asarray(inverse(fixed + spread * rng.standard_normal(fixed.shape)))
     return _population_mean(inverse, fixed, spread)
 
@@ -201,32 +355,56 @@ def _population_mean(inverse: Any, fixed: Array, spread: Array) -> Array:
     return total
 
 
-def _random_variance(rows: NewRows, draws: Draws) -> Array:
+def _random_variance(blocks: Sequence[RandomBlock], draws: Draws) -> Array:
     """Return z' Sigma z (S, n), summed over the blocks: the variance of the random part of eta for a new group."""
-    total = np.zeros((draws.n_draws, len(rows.index)))
-    for block, covariance in zip(rows.blocks, draws.covariance, strict=True):
-        total += np.einsum("nk,skl,nl->sn", block.values, covariance, block.values)
-    return total
+    total: Array | float = 0.0
+    for block, covariance in zip(blocks, draws.covariance, strict=True):
+        total = total + np.einsum("nk,skl,nl->sn", block.values, covariance, block.values)
+    return np.asarray(total)
 
 
-def _eta(rows: NewRows, draws: Draws, effects: Sequence[Array]) -> Array:
-    """Return X b + sum z b_group + offset (S, n), `effects` (S, n, k) by block."""
+def _eta(rows: NewRows, draws: Draws, tables: Sequence[Table]) -> Array:
+    """Return X b + sum z b_group + offset (S, n); `tables`: effects by block, or none for a mean without random effects."""
     eta = draws.b @ rows.X.T + rows.offset
-    for block, gathered in zip(rows.blocks, effects, strict=False):
-        eta = eta + np.einsum("nk,snk->sn", block.values, gathered)
+    if tables:
+        _add_random(eta, rows, rows.blocks, tables)
     return np.asarray(eta)
 
 
-def _gathered(rows: NewRows, position: int, draws: Draws, rng: np.random.Generator, *, conditional: bool, sample: bool = True) -> Array:
-    """Return each row's random effects (S, n, k) of one block: fitted or new for known levels, new (or 0) for unseen ones."""
-    block, fitted = rows.blocks[position], draws.effects[position]
-    known = fitted if conditional else _drawn(draws, position, fitted.shape[1], rng)
-    gathered = np.where((block.index >= 0)[None, :, None], known[:, block.index], np.nan)
-    labels, index = rows.unseen.get(block.name, ((), None))
-    if index is not None and len(labels):
-        new = _drawn(draws, position, len(labels), rng) if sample else np.zeros((draws.n_draws, len(labels), fitted.shape[2]))
-        gathered = np.where((index >= 0)[None, :, None], new[:, index], gathered)
-    return np.asarray(gathered)
+def _add_random(eta: Array, rows: NewRows, blocks: Sequence[RandomBlock], tables: Sequence[Table]) -> None:
+    """Add the random part to eta (S, n): of known levels, of unseen ones where the table has them, NaN for missing ones."""
+    for block, (known, new) in zip(blocks, tables, strict=True):
+        _, unseen = _unseen(rows, block)
+        for k in range(block.n_effects):
+            values = known[:, block.index, k] if known.shape[1] else np.full(eta.shape, np.nan)
+            values = np.where(block.index >= 0, values, np.nan)
+            if new is not None and unseen is not None:
+                values = np.where(unseen >= 0, new[:, unseen, k], values)
+            eta += values * block.values[:, k]
+
+
+def _unseen(rows: NewRows, block: RandomBlock) -> tuple[tuple[str, ...], Array | None]:
+    """Return the new levels of a block's factor and each row's position among them."""
+    for other in rows.blocks:
+        if other.group == block.group and other.name in rows.unseen:
+            return rows.unseen[other.name]
+    return (), None
+
+
+def _tables(
+    rows: NewRows, blocks: Sequence[RandomBlock], draws: Draws, rng: np.random.Generator, *, conditional: bool, sample: bool
+) -> list[Table]:
+    """Return by block the effects (S, J, k) of known levels, fitted or drawn anew, and of unseen ones (S, U, k), drawn or 0."""
+    tables: list[Table] = []
+    for position, block in enumerate(blocks):
+        fitted = draws.effects[position]
+        known = fitted if conditional else _drawn(draws, position, fitted.shape[1], rng)
+        labels, _ = _unseen(rows, block)
+        new = None
+        if labels:
+            new = _drawn(draws, position, len(labels), rng) if sample else np.zeros((draws.n_draws, len(labels), fitted.shape[2]))
+        tables.append((known, new))
+    return tables
 
 
 def _drawn(draws: Draws, position: int, levels: int, rng: np.random.Generator) -> Array:
@@ -252,32 +430,55 @@ def _refuse_unseen(rows: NewRows, new_levels: str) -> None:
             )
 
 
-def _observations(model: Model, rows: NewRows, draws: Draws, mean: Array, rng: np.random.Generator) -> Array:
-    """Return new observations (S, n) around a mean (S, n); NaN where the mean is."""
+def _observations(model: Model, rows: NewRows, aux: Mapping[str, Array], mean: Array, rng: np.random.Generator) -> Array:
+    """Return new observations (S, n) around a mean (S, n), further parameters (S, 1) or (S, n); NaN where any of these is."""
     complete = np.isfinite(mean).all(axis=0)
+    for values in aux.values():
+        complete &= np.isfinite(values).all(axis=0)
     trials = None if rows.trials is None else rows.trials[complete]
-    aux = {name: _aux_rows(values, complete, len(rows.index)) for name, values in draws.aux.items()}
+    here = {name: values[:, complete] if values.shape[1] > 1 else values for name, values in aux.items()}
     if model.family.scale is not None and model.dialect == "lme4":
-        aux[model.family.scale] = aux[model.family.scale] / np.sqrt(rows.weights[complete])
+        here[model.family.scale] = here[model.family.scale] / np.sqrt(rows.weights[complete])
     values = np.full(mean.shape, np.nan)
-    values[:, complete] = model.family.simulate(rng, mean[:, complete], aux, trials)
+    values[:, complete] = model.family.simulate(rng, mean[:, complete], here, trials)
     return values
 
 
-def _aux_rows(values: Array, complete: Array, n: int) -> Array:
-    """Return a further parameter as (S, 1), or (S, complete rows) where it has a predictor of its own."""
-    if values.ndim == 1:
-        return values[:, None]
-    if values.shape[1] != n:
-        raise FitError("a parameter with a predictor of its own can be simulated for the fitted rows only, so far")
-    return values[:, complete]
+def _aux_rows(model: Model, rows: NewRows, draws: Draws, rng: np.random.Generator, *, target: str, sample: bool) -> dict[str, Array]:
+    """Return the further parameters as (S, 1), or (S, n) where they have a predictor of their own."""
+    links = {parameter.name: parameter.link for parameter in model.family.parameters}
+    found = {}
+    for name, values in draws.aux.items():
+        if name in draws.further:
+            found[name] = LINKS[links[name]].inverse(_further_eta(rows, name, draws.further[name], rng, target=target, sample=sample))
+            continue
+        found[name] = values if values.ndim == 2 else values[:, None]
+        if values.ndim == 2 and values.shape[1] != rows.n:
+            raise FitError(f"'{name}' has a predictor of its own whose coefficients this fit does not hold: predict the fitted rows only")
+    return found
+
+
+def _further_eta(rows: NewRows, name: str, draws: Draws, rng: np.random.Generator, *, target: str, sample: bool) -> Array:
+    """Return the linear predictor (S, n) of a further parameter, for the groups that the target means."""
+    fixed, blocks = rows.parameters[name]
+    eta = np.asarray(draws.b @ fixed.X.T)
+    if not blocks or target == "average_group":
+        return eta
+    if target != "conditional":
+        return np.asarray(eta + np.sqrt(_random_variance(blocks, draws)) * rng.standard_normal(eta.shape))
+    for block in blocks:
+        if block.group not in [other.group for other in rows.blocks] and np.any(block.index < 0):
+            unknown = list(rows.index[block.index < 0])
+            raise DataError(
+                f"new or missing levels of '{block.group}', a group of the predictor of {name}", column=block.group, rows=unknown
+            )
+    _add_random(eta, rows, blocks, _tables(rows, blocks, draws, rng, conditional=True, sample=sample))
+    return eta
 
 
 def _frame(mean: Array, shown: Array, index: pd.Index, interval: str | None, prob: float) -> pd.DataFrame:
-    """Return estimate (mean over draws), se (sd over draws, where there are several) and limits of `shown`."""
-    columns = {"estimate": mean.mean(axis=0)}
-    if mean.shape[0] > 1:
-        columns["se"] = mean.std(axis=0, ddof=1)
+    """Return estimate (mean over draws), se (sd over draws) and limits of `shown`."""
+    columns = {"estimate": mean.mean(axis=0), "se": mean.std(axis=0, ddof=1)}
     if interval is not None:
         columns["lower"], columns["upper"] = np.quantile(shown, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
     return pd.DataFrame(columns, index=index)

@@ -13,7 +13,7 @@ from bayeslmm.families import LINKS
 from bayeslmm.fit import Draws
 
 if TYPE_CHECKING:
-    from bayeslmm.design import FixedPart
+    from bayeslmm.design import FixedPart, RandomBlock
     from bayeslmm.model import Model
 
 __all__ = ["RESIDUALS", "draws_of", "flat", "log_likelihood", "mean_draw", "posterior_mean_of_mu", "posterior_names", "residuals"]
@@ -43,21 +43,22 @@ def flat(variable: Any) -> Array:
 def draws_of(model: Model, posterior: Any) -> Draws:
     """Return the draws of all parameters; effects and covariances by block of the design."""
     groups = factors(model)
-    effects: dict[str, Array] = {}
-    covariance: dict[str, Array] = {}
-    for factor in groups:
-        if not factor.parameter:
-            by_block = _of_factor(factor, posterior)
-            effects |= {name: pair[0] for name, pair in by_block.items()}
-            covariance |= {name: pair[1] for name, pair in by_block.items()}
-    names = [block.name for block in model.design.blocks]
     aux = {parameter.name: _aux(model, parameter.name, parameter.link, groups, posterior) for parameter in model.family.parameters}
-    return Draws(
-        b=flat(posterior["b"]),
-        effects=tuple(effects[name] for name in names),
-        covariance=tuple(covariance[name] for name in names),
-        aux=aux,
-    )
+    further = {name: Draws(**_predictor(groups, name, blocks, posterior), aux={}) for name, (_, blocks) in model.design.parameters.items()}
+    return Draws(**_predictor(groups, "", model.design.blocks, posterior), aux=aux, further=further)
+
+
+def _predictor(groups: tuple[Factor, ...], name: str, blocks: tuple[RandomBlock, ...], posterior: Any) -> dict[str, Any]:
+    """Return `b`, `effects` and `covariance` of one predictor: of the mean (""), or of a further parameter."""
+    found: dict[str, tuple[Array, Array]] = {}
+    for factor in groups:
+        if factor.parameter == name:
+            found |= _of_factor(factor, posterior)
+    return {
+        "b": flat(posterior[f"b_{name}" if name else "b"]),
+        "effects": tuple(found[block.name][0] for block in blocks),
+        "covariance": tuple(found[block.name][1] for block in blocks),
+    }
 
 
 def _of_factor(factor: Factor, posterior: Any) -> dict[str, tuple[Array, Array]]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayeslmm.classical.fit import ClassicalFit
-    from bayeslmm.classical.information import Information
 
 __all__ = [
     "METHODS",
@@ -33,6 +32,8 @@ type Array = np.ndarray
 
 _FLAT = 1e-8
 """lmerTest's limit: eigenvalues of the Hessian below it count as zero, as negative below its negative."""
+_RANK = 1.5e-8
+"""Relative variance below which a combination of contrasts counts as a repetition of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +54,13 @@ class Inference(Protocol):
     def beta(self) -> Array: ...
     @property
     def vcov(self) -> Array: ...
+    @property
+    def sigma(self) -> float: ...
     def df(self, contrast: Array) -> float:
         """Return the degrees of freedom of one contrast (p,)."""
 
     def den_df(self, L: Array) -> tuple[float, float]:
-        """Return denominator degrees of freedom and scaling of the F test of L beta, L (q, p) of full row rank."""
+        """Return denominator degrees of freedom and scaling of the F test of L beta, L (q, p) with uncorrelated estimates."""
 
 
 def inference(fit: ClassicalFit, ddf: str) -> Inference:
@@ -89,7 +92,7 @@ def inference(fit: ClassicalFit, ddf: str) -> Inference:
     if ddf not in METHODS:
         raise FitError(f"unknown ddf {ddf!r}{suggest(str(ddf), ['none', *METHODS])}")
     if not fit.model.design.blocks or not len(fit.beta):
-        return _Exact(beta=fit.beta, vcov=fit.vcov().to_numpy(), residual=float(fit.nobs - len(fit.beta)))
+        return _Exact(beta=fit.beta, sigma=fit.sigma, vcov=fit.vcov().to_numpy(), residual=float(fit.nobs - len(fit.beta)))
     return METHODS[ddf](fit)
 
 
@@ -99,6 +102,7 @@ class _Exact:
 
     beta: Array
     vcov: Array
+    sigma: float
     residual: float
 
     def df(self, contrast: Array) -> float:
@@ -117,6 +121,7 @@ class _Satterthwaite:
 
     beta: Array
     vcov: Array
+    sigma: float
     slopes: Array
     spread: Array
 
@@ -126,8 +131,7 @@ class _Satterthwaite:
         return _ratio(2.0 * variance**2, float(slope @ self.spread @ slope))
 
     def den_df(self, L: Array) -> tuple[float, float]:
-        _, vectors = np.linalg.eigh(L @ self.vcov @ L.T)
-        return _combined(np.array([self.df(contrast) for contrast in vectors.T @ L])), 1.0
+        return _combined(np.array([self.df(contrast) for contrast in L])), 1.0
 
 
 def _ratio(numerator: float, denominator: float) -> float:
@@ -149,27 +153,29 @@ def _satterthwaite(fit: ClassicalFit) -> Inference:
     info = information(fit)
     parameters = by_theta(fit, info)
     J = parameters.first
-    hessian = J.T @ info.hessian(fit.reml) @ J + np.einsum("a,ade->de", info.gradient(fit.reml), parameters.second)
+    bend, slope = info.hessian(fit.reml), info.gradient(fit.reml)
+    hessian = J.T @ bend @ J + np.einsum("a,ade->de", slope, parameters.second)
+    size = np.abs(J).T @ np.abs(bend) @ np.abs(J) + np.einsum("a,ade->de", np.abs(slope), np.abs(parameters.second))
     by_gamma = info.half @ info.phi @ info.A @ info.phi @ info.half.T
     return _Satterthwaite(
         beta=fit.beta,
+        sigma=fit.sigma,
         vcov=fit.vcov().to_numpy(),
         slopes=np.tensordot(J.T, by_gamma, axes=1),
-        spread=2.0 * _positive_inverse(hessian),
+        spread=2.0 * _positive_inverse(hessian, np.sqrt(np.diagonal(size))),
     )
 
 
-def _positive_inverse(H: Array) -> Array:
+def _positive_inverse(H: Array, scale: Array) -> Array:
     """Return the inverse on the positive eigenvalues, as lmerTest does, with a warning where some are not.
 
-    A Hessian that is positive definite in parameters scaled to unit curvature is inverted whatever their units.
+    A Hessian that is positive definite beyond rounding in units of `scale` (d,), the size of what was added up, is inverted
+    whatever the units of the parameters.
     """
-    scale = np.sqrt(np.abs(np.diagonal(H)))
-    if np.all(np.diagonal(H) > 0.0):
+    if np.all(scale > 0.0):
         values, vectors = np.linalg.eigh(H / np.outer(scale, scale))
         if values[0] > 1e-11:
-            inverse: Array = (vectors / values) @ vectors.T / np.outer(scale, scale)
-            return inverse
+            return np.asarray((vectors / values) @ vectors.T / np.outer(scale, scale))
     values, vectors = np.linalg.eigh(H)
     keep = values > max(_FLAT, 1e-11 * values[-1])
     few = f"{int(np.sum(~keep))} of {len(values)} combinations of variance parameters"
@@ -191,6 +197,7 @@ class _KenwardRoger:
 
     beta: Array
     vcov: Array
+    sigma: float
     phi: Array
     half: Array
     moves: Array
@@ -247,6 +254,7 @@ def _kenward_roger(fit: ClassicalFit) -> Inference:
     adjusted = phi + phi @ (middle + middle.T) @ phi
     return _KenwardRoger(
         beta=fit.beta,
+        sigma=fit.sigma,
         vcov=half @ adjusted @ half.T,
         phi=phi,
         half=half,
@@ -312,22 +320,28 @@ def f_test(found: Inference, L: Array, rhs: Array | float = 0.0) -> FTest | None
 
 
 def _independent_rows(L: Array, values: Array, vcov: Array) -> tuple[Array, Array]:
-    """Return contrasts of full row rank that restrict the same, in units of their standard errors."""
-    sizes = np.sqrt(np.einsum("qx,xy,qy->q", L, vcov, L))
+    """Return contrasts of full row rank, with uncorrelated estimates, that restrict the same.
+
+    Their directions are those of L vcov L' with L as given, as lmerTest has them (Satterthwaite's degrees of freedom of several
+    contrasts depend on the rows' units); where units differ so much that this would hide rows, rows in units of standard errors.
+    """
+    sizes = np.sqrt(np.maximum(np.einsum("qx,xy,qy->q", L, vcov, L), 0.0))
     largest = np.max(np.abs(L) * np.sqrt(np.diagonal(vcov)), axis=1, initial=0.0)
     kept = (largest > 0.0) & (sizes > 1e-8 * largest)
     if np.any(np.abs(values[~kept]) > 0.0):
         raise DataError("a contrast of zeros cannot equal anything but zero")
-    L, values = L[kept] / sizes[kept, None], values[kept] / sizes[kept]
+    L, values, sizes = L[kept], values[kept], sizes[kept]
     if not len(L):
         return L, values
-    eigenvalues, vectors = np.linalg.eigh(L @ vcov @ L.T)
-    keep = eigenvalues > 1.5e-8 * eigenvalues[-1]
-    if np.any(np.abs(vectors[:, ~keep].T @ values) > 1e-7 * max(1.0, float(np.max(np.abs(values))))):
+    unit, targets = L / sizes[:, None], values / sizes
+    eigenvalues, vectors = np.linalg.eigh(unit @ vcov @ unit.T)
+    keep = eigenvalues > _RANK * eigenvalues[-1]
+    if np.any(np.abs(vectors[:, ~keep].T @ targets) > 1e-7 * max(1.0, float(np.max(np.abs(targets))))):
         raise DataError("the contrasts contradict one another: some repeat others with different values")
-    if np.all(keep):
-        return L, values
-    return vectors[:, keep].T @ L, vectors[:, keep].T @ values
+    raw, directions = np.linalg.eigh(L @ vcov @ L.T)
+    if np.sum(raw > _RANK * raw[-1]) == np.sum(keep):
+        unit, targets, vectors, keep = L, values, directions, raw > _RANK * raw[-1]
+    return vectors[:, keep].T @ unit, vectors[:, keep].T @ targets
 
 
 def coefficient_table(fit: ClassicalFit, ddf: str) -> pd.DataFrame:

@@ -6,48 +6,114 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayeslmm.covariance import STRUCTURES
+from bayeslmm.classical.engine import rebased
+from bayeslmm.covariance import structure_of
 from bayeslmm.fit import Check, Diagnostics
 
 if TYPE_CHECKING:
-    from bayeslmm.classical.fit import ClassicalFit
-    from bayeslmm.design import RandomBlock
+    from collections.abc import Sequence
 
-__all__ = ["SINGULAR_TOLERANCE", "diagnose", "singular_terms"]
+    from bayeslmm.classical.fit import ClassicalFit
+    from bayeslmm.design import Design, RandomBlock
+
+__all__ = ["SINGULAR_TOLERANCE", "badly_scaled", "diagnose", "singular_terms", "undetermined"]
 
 type Array = np.ndarray
 
 SINGULAR_TOLERANCE = 1e-4
 """lme4's limit of a relative standard deviation (or of a correlation's distance from its limit) that counts as singular."""
+_CHANGE = 1e-3
+"""A unit step along a flat direction that changes the covariance matrices by less than this does not change them."""
+_FAR = 1e5
+"""A predictor this many times its range away from zero is worth a sentence."""
+_LARGE = 1e7
+"""A predictor of this size (or one over it) is worth a sentence."""
 
 
 def diagnose(fit: ClassicalFit) -> Diagnostics:
     """Return all checks of a classical fit; see `Check`."""
-    checks = (_arrived(fit), _lme4_gradient(fit), _hessian(fit), _singular(fit), _rank(fit), _levels(fit))
+    checks = (_arrived(fit), _lme4_gradient(fit), _hessian(fit), _singular(fit), _scaling(fit), _rank(fit), _levels(fit))
     return Diagnostics(checks=tuple(check for check in checks if check is not None))
 
 
 def singular_terms(fit: ClassicalFit) -> list[str]:
     """Return the random terms whose estimate lies on the boundary, as `(Days | Subject)`.
 
-    As lme4's `isSingular`, but whatever the units of the predictors: each effect is measured by the root mean square of its column.
+    As lme4's `isSingular`, but whatever the units of the predictors: each effect is measured by the root mean square of its column,
+    in unstructured terms of what its column has beside the earlier ones.
     """
     return [
         f"({' + '.join(block.effects)} | {block.group})"
         for block, theta in zip(fit.model.design.blocks, fit.theta_by_block, strict=True)
-        if STRUCTURES[block.structure].is_boundary(_unitless(block, theta), block.n_effects, SINGULAR_TOLERANCE)
+        if structure_of(block).is_boundary(_unitless(block, theta), block.n_effects, SINGULAR_TOLERANCE)
     ]
 
 
 def _unitless(block: RandomBlock, theta: Array) -> Array:
-    """Return theta of a linear structure for columns of root mean square one; that of others unchanged."""
-    structure, k = STRUCTURES[block.structure], block.n_effects
+    """Return theta of a linear structure for columns of root mean square one (if unstructured, orthonormal); of others unchanged."""
+    structure, k = structure_of(block), block.n_effects
     if not structure.linear:
         return theta
-    sizes = np.sqrt(np.mean(np.square(block.values), axis=0))
+    L = structure.factor(theta, k)
+    if len(theta) == k * (k + 1) // 2:
+        L = np.linalg.qr((rebased(block.values)[2] @ L).T, mode="r").T
+        L = L * np.where(np.diagonal(L) < 0.0, -1.0, 1.0)
+    else:
+        L = _root_mean_square(block)[:, None] * L
     basis = structure.jacobian(theta, k).reshape(-1, k * k)
-    scaled: Array = basis @ (sizes[:, None] * structure.factor(theta, k)).ravel() / np.sum(basis, axis=1)
+    scaled: Array = basis @ L.ravel() / np.sum(basis, axis=1)
     return scaled
+
+
+def undetermined(blocks: Sequence[RandomBlock], theta: Array, directions: Array) -> tuple[str, ...]:
+    """Return the covariance parameters, as `Days | Subject`, that change along directions (n_theta, m) in which the fit is flat.
+
+    Where columns of a factor L are zero, L may change and LL' not: such a direction says nothing about the data, and is left out.
+    """
+    if not directions.size:
+        return ()
+    names: list[str] = []
+    at, sizes, parts = 0, [], []
+    for block in blocks:
+        structure, k = structure_of(block), block.n_effects
+        own = slice(at, at + structure.n_theta(k))
+        at = own.stop
+        names += [f"{label} | {block.name}" for label in structure.labels(block.effects)]
+        units = _root_mean_square(block)
+        L, J = structure.factor(theta[own], k), structure.jacobian(theta[own], k)
+        moved = units[:, None] * np.tensordot(directions[own].T, J, axes=1)
+        change = moved @ (units[:, None] * L).T
+        parts.append((change + np.swapaxes(change, 1, 2)).reshape(directions.shape[1], -1))
+        sizes.append(np.sqrt(np.einsum("irc,r->i", J**2, units**2)))
+    _, strengths, shares = np.linalg.svd(np.concatenate(parts, axis=1).T, full_matrices=False)
+    real = strengths > _CHANGE
+    moves = np.max(np.abs(directions @ shares[real].T), axis=1, initial=0.0) * np.concatenate(sizes)
+    return tuple(name for name, move in zip(names, moves, strict=True) if move > 0.1 * np.max(moves)) if np.any(real) else ()
+
+
+def _root_mean_square(block: RandomBlock) -> Array:
+    sizes: Array = np.sqrt(np.mean(np.square(block.values), axis=0))
+    return sizes
+
+
+def badly_scaled(design: Design) -> list[str]:
+    """Return a sentence for each predictor whose size or distance from zero costs digits: cause and remedy."""
+    columns = dict(zip(design.fixed_names, design.X.T, strict=True))
+    for block in design.blocks:
+        columns.update(zip(block.effects, block.values.T, strict=True))
+    return [sentence for name, values in columns.items() if (sentence := _poor_scale(name, values))]
+
+
+def _poor_scale(name: str, values: Array) -> str:
+    largest = float(np.max(np.abs(values)))
+    spread = float(np.ptp(values))
+    if 0.0 < spread < largest / _FAR:
+        far = f"{largest / spread:.0e} times their range from zero"
+        return f"the values of {name} lie {far}, which costs digits: subtract a value near {largest:.3g}"
+    if largest > _LARGE or 0.0 < largest < 1.0 / _LARGE:
+        power = 10.0 ** round(np.log10(largest))
+        return f"the values of {name} are of size {largest:.0e}, those of the intercept 1: divide {name} by {power:.0e}"
+    return ""
 
 
 def _arrived(fit: ClassicalFit) -> Check | None:
@@ -91,8 +157,8 @@ def _hessian(fit: ClassicalFit) -> Check | None:
         value=fit.search.least_curvature,
         limit=1e-6,
         passed=not fit.search.flat,
-        meaning="least eigenvalue of the Hessian over the greatest, inside the boundary: some combination of variance parameters is "
-        "not determined by the data (effects that never occur together, or say the same)",
+        meaning="least eigenvalue of the Hessian over the greatest, inside the boundary"
+        + (f": the data determine only a combination of {', '.join(fit.search.undetermined)}" if fit.search.flat else ""),
         remedy="drop a random effect or its correlation: `(x || g)`, or `0 + factor` without the intercept",
     )
 
@@ -109,6 +175,21 @@ def _singular(fit: ClassicalFit) -> Check | None:
         passed=not terms,
         meaning=found if terms else "no term is on the boundary",
         remedy="the data do not support the term: simplify it, or fit by `brm`, whose prior keeps the variance away from zero",
+    )
+
+
+def _scaling(fit: ClassicalFit) -> Check | None:
+    poorly = badly_scaled(fit.model.design)
+    if not poorly:
+        return None
+    return Check(
+        code="badly_scaled",
+        value=float(len(poorly)),
+        limit=0.0,
+        passed=False,
+        meaning="; ".join(poorly),
+        remedy="centre or rescale these predictors; the results are right on their scale, but hold fewer digits",
+        severity="note",
     )
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "estimate",
     "estimate_at",
     "objective",
+    "parts",
     "prepare",
     "rebased",
     "theta_jacobian",
@@ -179,7 +180,8 @@ def prepare(
     lower = np.concatenate([np.zeros(0), *(term.structure.lower(term.k) for term in placed)])
     upper = np.concatenate([np.zeros(0), *(term.structure.upper(term.k) for term in placed)])
     between = np.isfinite(lower) & np.isfinite(upper)
-    middle, half = np.where(between, (lower + upper) / 2.0, 0.0), np.where(between, (upper - lower) / 2.0, 0.0)
+    middle = (np.where(between, upper, 0.0) + np.where(between, lower, 0.0)) / 2.0
+    half = (np.where(between, upper, 0.0) - np.where(between, lower, 0.0)) / 2.0
     lower, upper = np.where(between, -np.pi / 2.0, lower), np.where(between, np.pi / 2.0, upper)
     diagonal = np.diagonal(scale)
     is_linear = np.repeat([term.structure.linear for term in placed], [term.theta.stop - term.theta.start for term in placed])
@@ -421,17 +423,17 @@ def theta_of(problem: Problem, t: Array) -> Array:
         theta[term.theta] = _own(problem, term, t)
         if term.structure.linear:
             L = term.structure.factor(theta[term.theta], term.k)
-            theta[term.theta] = _coordinates(term, _lower(term.T @ L) if term.free else L)
+            theta[term.theta] = _coordinates(term, _lower(term.T, L) if term.free else L)
     return theta
 
 
 def _own(problem: Problem, term: _Term, t: Array) -> Array:
     """Return a term's parameters at t (of a free term: those in its basis)."""
-    linear = problem.scale[term.theta, term.theta] @ t[term.theta]
+    own: Array = problem.scale[term.theta, term.theta] @ t[term.theta]
     middle, half = problem.middle[term.theta], problem.half[term.theta]
-    if not np.any(half):
-        return linear
-    return np.where(half > 0.0, np.clip(middle + half * np.sin(t[term.theta]), middle - half, middle + half), linear)
+    if np.any(half):
+        own = np.where(half > 0.0, np.clip(middle + half * np.sin(t[term.theta]), middle - half, middle + half), own)
+    return own
 
 
 def _d_own(problem: Problem, term: _Term, t: Array) -> Array:
@@ -446,7 +448,7 @@ def vector_of(problem: Problem, theta: Array) -> Array:
     for term in problem.terms:
         own = np.asarray(theta, dtype=float)[term.theta]
         if term.free:
-            t[term.theta] = _coordinates(term, _lower(term.T_inverse @ term.structure.factor(own, term.k)))
+            t[term.theta] = _coordinates(term, _lower(term.T_inverse, term.structure.factor(own, term.k)))
         else:
             middle, half = problem.middle[term.theta], problem.half[term.theta]
             sine = np.clip((own - middle) / np.where(half > 0.0, half, 1.0), -1.0, 1.0)
@@ -476,14 +478,15 @@ def turned(problem: Problem, t: Array) -> list[Array | None]:
     return bases
 
 
-def _lower(A: Array) -> Array:
-    """Return lower-triangular L with LL' = AA'; where A is singular a diagonal that is zero but for rounding is made so."""
-    L: Array = np.linalg.qr(A.T, mode="r").T
+def _lower(T: Array, L: Array) -> Array:
+    """Return the lower-triangular factor of TLL'T'; where L is singular, a diagonal that is zero but for rounding is made so."""
+    A = T @ L
+    turned: Array = np.linalg.qr(A.T, mode="r").T
     rows = np.arange(len(L))
-    rounding = 1e-10 if np.any(np.sum(np.abs(A), axis=0) == 0.0) else 1e-15
-    tiny = np.abs(L[rows, rows]) <= rounding * np.sqrt(np.sum(A**2, axis=1))
-    L[rows[tiny], rows[tiny]] = 0.0
-    return L
+    rounding = 1e-10 if np.any(np.diagonal(L) == 0.0) else 0.0
+    tiny = np.abs(turned[rows, rows]) <= rounding * np.sqrt(np.sum(A**2, axis=1))
+    turned[rows[tiny], rows[tiny]] = 0.0
+    return turned
 
 
 def _coordinates(term: _Term, L: Array) -> Array:
@@ -515,13 +518,19 @@ def objective(problem: Problem, t: Array) -> tuple[float, Array]:
 
     Source: Bates et al. (2015), J. Stat. Softw. 67(1), eqs. 34 and 42; the gradient by the reverse sweep of `pls`.
     """
-    value = pls.evaluate(problem.system, problem.work, _lambda(problem, t), float(problem.df), problem.reml)
+    value, gradient = parts(problem, t, float(problem.df))
+    return _total(problem, value.ld_l2, value.ld_rx2, value.pwrss), gradient
+
+
+def parts(problem: Problem, t: Array, df: float) -> tuple[pls.Evaluation, Array]:
+    """Return the parts of the criterion at t, and the gradient by t of ld_l2 [+ ld_rx2] + df log(pwrss)."""
+    value = pls.evaluate(problem.system, problem.work, _lambda(problem, t), df, problem.reml)
     gradient: Array = problem.linear.T @ value.lambar
     for term in problem.terms:
         if not term.structure.linear:
             jacobian = term.T_inverse @ term.structure.jacobian(_own(problem, term, t), term.k)
             gradient[term.theta] = _d_own(problem, term, t).T @ np.tensordot(jacobian, value.lambar[_places(term, problem.system)], axes=2)
-    return _total(problem, value.ld_l2, value.ld_rx2, value.pwrss), gradient
+    return value, gradient
 
 
 def criterion(problem: Problem, theta: Array) -> float:

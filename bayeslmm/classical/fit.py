@@ -11,15 +11,16 @@ import pandas as pd
 
 from bayeslmm import prediction
 from bayeslmm.classical import ddf as ddf_methods
+from bayeslmm.classical import joint
 from bayeslmm.classical.diagnose import diagnose, singular_terms
 from bayeslmm.classical.summary import summarise
-from bayeslmm.covariance import STRUCTURES
+from bayeslmm.covariance import structure_of
 from bayeslmm.errors import FitError, suggest
 from bayeslmm.fit import ESTIMATES_COLUMNS, Diagnostics, Draws
 
 if TYPE_CHECKING:
     from bayeslmm.classical.summary import ClassicalSummary
-    from bayeslmm.design import RandomBlock
+    from bayeslmm.design import NewRows, RandomBlock
     from bayeslmm.model import Model
 
 __all__ = ["ClassicalFit", "SearchLog"]
@@ -36,6 +37,7 @@ class SearchLog:
 
     `gradient` (n_theta,) and `hessian` (n_theta, n_theta) of the criterion by theta; `projected`: largest gradient of a free
     parameter, in scaled units; `least_curvature`: least over greatest eigenvalue of the scaled Hessian of the free parameters;
+    `undetermined`: the covariance parameters, as `Days | Subject`, of which the data determine only a combination (`flat`);
     `trace`: theta and criterion of the accepted steps; `verdict`: `converged`, `converged at the boundary`, `flat` or `failed`.
     """
 
@@ -47,6 +49,7 @@ class SearchLog:
     projected: float
     least_curvature: float
     flat: bool
+    undetermined: tuple[str, ...]
     converged: bool
     verdict: str
     trace: tuple[tuple[Array, float], ...]
@@ -159,7 +162,7 @@ class ClassicalFit:
     @property
     def theta_by_block(self) -> tuple[Array, ...]:
         """Theta cut into the parts that belong to the design's blocks."""
-        sizes = [STRUCTURES[block.structure].n_theta(block.n_effects) for block in self.model.design.blocks]
+        sizes = [structure_of(block).n_theta(block.n_effects) for block in self.model.design.blocks]
         return tuple(np.split(self.theta, np.cumsum(sizes)[:-1])) if sizes else ()
 
     @property
@@ -167,7 +170,7 @@ class ClassicalFit:
         """Covariance matrices of the random effects, (k, k) per block of the design."""
         result = []
         for block, theta in zip(self.model.design.blocks, self.theta_by_block, strict=True):
-            L = self.sigma * STRUCTURES[block.structure].factor(theta, block.n_effects)
+            L = self.sigma * structure_of(block).factor(theta, block.n_effects)
             result.append(L @ L.T)
         return tuple(result)
 
@@ -249,7 +252,7 @@ class ClassicalFit:
         for block, covariance in zip(self.model.design.blocks, self.covariances, strict=True):
             sd = np.sqrt(np.diagonal(covariance))
             rows += [(block.name, effect, None, float(sd[i] ** 2), float(sd[i])) for i, effect in enumerate(block.effects)]
-            if STRUCTURES[block.structure].correlated:
+            if structure_of(block).correlated:
                 rows += [
                     (block.name, block.effects[j], block.effects[i], float(covariance[i, j]), _ratio(covariance[i, j], sd[i] * sd[j]))
                     for j in range(len(sd))
@@ -271,7 +274,7 @@ class ClassicalFit:
         for block, covariance in zip(self.model.design.blocks, self.covariances, strict=True):
             sd = np.sqrt(np.diagonal(covariance))
             rows += [("sd", block.group, effect, float(sd[i]), nan, nan, nan) for i, effect in enumerate(block.effects)]
-            if STRUCTURES[block.structure].correlated:
+            if structure_of(block).correlated:
                 rows += [
                     ("cor", block.group, f"{block.effects[i]}.{block.effects[j]}", _ratio(covariance[i, j], sd[i] * sd[j]), nan, nan, nan)
                     for j in range(len(sd))
@@ -327,7 +330,7 @@ class ClassicalFit:
         ----------
         kind
             `response` and `working`: y minus fitted; `pearson` and `deviance`: times the root of the weight; `scaled`: that
-            over sigma.
+            over sigma; `quantile`: by simulation, the same at each call (see `bayeslmm.prediction.quantile_residuals`).
 
         Raises
         ------
@@ -342,8 +345,10 @@ class ClassicalFit:
             "deviance": np.sqrt(design.weights),
             "scaled": np.sqrt(design.weights) / self.sigma,
         }
+        if kind == "quantile":
+            return prediction.quantile_residuals(self)
         if kind not in scales:
-            raise FitError(f"unknown kind of residuals {kind!r}{suggest(str(kind), list(scales))}")
+            raise FitError(f"unknown kind of residuals {kind!r}{suggest(str(kind), [*scales, 'quantile'])}")
         return pd.Series((design.y - self._mean()) * scales[kind], index=design.index, name="residual")
 
     def draws(self) -> Draws:
@@ -368,6 +373,12 @@ class ClassicalFit:
     ) -> pd.DataFrame:
         """Predict rows of the data, or of new data; see `bayeslmm.prediction.predict`."""
         return prediction.predict(self, newdata, target=target, new_levels=new_levels, scale=scale, interval=interval, prob=prob, seed=seed)
+
+    def prediction_variance(
+        self, rows: NewRows, target: str, *, new_levels: str = "raise", observation: bool = False, df: bool = False
+    ) -> tuple[Array, Array]:
+        """Return the variance (n,) of predictions' errors and its degrees of freedom; see `bayeslmm.classical.joint`."""
+        return joint.prediction_variance(self, rows, target, new_levels=new_levels, observation=observation, df=df)
 
     def simulate(self, n: int = 1, *, conditional: bool = False, newdata: Any = None, seed: int | None = None) -> pd.DataFrame:
         """Simulate new responses; see `bayeslmm.prediction.simulate`."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from scipy.linalg import solve_triangular
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bayeslmm.covariance import STRUCTURES
+from bayeslmm.covariance import structure_of
 from bayeslmm.errors import FitError
 from bayeslmm.random_blocks import sparse_Z
 
@@ -66,19 +67,18 @@ class Information:
         """tr(P G_a P G_b) (m, m), P the residual-forming V^-1 - V^-1 X phi X'V^-1: twice the restricted expected information."""
         phi_A = self.phi @ self.A
         crossed = np.einsum("axy,byx->ab", phi_A, phi_A)
-        total: Array = self.traces - 2.0 * np.einsum("xy,abyx->ab", self.phi, self.Q) + crossed
-        return total
+        return np.asarray(self.traces - 2.0 * np.einsum("xy,abyx->ab", self.phi, self.Q) + crossed)
 
     def gradient(self, reml: bool) -> Array:
         """Return the derivative of the deviance, or of the REML criterion, by gamma (m,); beta is profiled out."""
-        value: Array = self.trace - self.Aee
-        return value - np.einsum("xy,ayx->a", self.phi, self.A) if reml else value
+        shift = np.einsum("xy,ayx->a", self.phi, self.A)
+        return np.asarray(self.trace - self.Aee - (shift if reml else 0.0))
 
     def hessian(self, reml: bool) -> Array:
         """Return the second derivative by gamma (m, m)."""
         data = self.Qee - self.Ae @ self.phi @ self.Ae.T
         value: Array = 2.0 * data - (self.expected if reml else self.traces)
-        return 0.5 * (value + value.T)
+        return np.asarray(0.5 * (value + value.T))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ def by_theta(fit: ClassicalFit, info: Information) -> Parameters:
     d = len(fit.theta) + 1
     rows_1, rows_2, at = [], [], 0
     for block, theta, size in zip(fit.model.design.blocks, fit.theta_by_block, info.sizes, strict=True):
-        structure, k = STRUCTURES[block.structure], block.n_effects
+        structure, k = structure_of(block), block.n_effects
         own = np.arange(at, at + len(theta))
         at += len(theta)
         L = size[:, None] * structure.factor(theta, k)
@@ -172,7 +172,7 @@ def linear_span(fit: ClassicalFit, info: Information) -> Array:
     """
     parts = []
     for block, theta, size in zip(fit.model.design.blocks, fit.theta_by_block, info.sizes, strict=True):
-        structure, k = STRUCTURES[block.structure], block.n_effects
+        structure, k = structure_of(block), block.n_effects
         basis = structure.jacobian(structure.start(k) if structure.linear else theta, k)
         other = basis if structure.linear else structure.factor(theta, k)[None]
         moves = _twice(np.einsum("iac,jbc->ijab", basis, other)).reshape(-1, k, k) * np.outer(size, size)
@@ -297,7 +297,7 @@ def _components(design: Design) -> tuple[list[Array], Array]:
     total = int(starts[-1])
     graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(total, total))
     number, labels = connected_components(graph.tocsr(), directed=False)
-    parts = [labels[start:end] for start, end in zip(starts[:-1], starts[1:], strict=True)]
+    parts = [labels[start:end] for start, end in pairwise(starts.tolist())]
     return parts, np.stack([np.bincount(part, minlength=number) for part in parts], axis=1)
 
 

@@ -11,23 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.classical.diagnose import singular_terms
-from bayeslmm.classical.engine import Problem, TermData, estimate, objective, prepare, theta_jacobian, theta_of, turned, vector_of
+from bayeslmm.classical.diagnose import badly_scaled, singular_terms, undetermined
+from bayeslmm.classical.engine import (
+    Problem,
+    TermData,
+    estimate_at,
+    objective,
+    prepare,
+    theta_jacobian,
+    theta_of,
+    turned,
+    unexplained,
+    vector_of,
+)
 from bayeslmm.classical.fit import ClassicalFit, SearchLog
 from bayeslmm.classical.optimise import Box, Minimum, minimise, search
-from bayeslmm.covariance import STRUCTURES
+from bayeslmm.covariance import structure_of
 from bayeslmm.design import check_groups
-from bayeslmm.errors import ConvergenceWarning, DataError, FitError, SingularFitWarning
+from bayeslmm.errors import ConvergenceWarning, DataError, DataWarning, FitError, SingularFitWarning
 from bayeslmm.model import Model, as_model
 
 if TYPE_CHECKING:
     from bayeslmm.formula import Formula
 
-__all__ = ["lmer", "problem_of", "refit"]
+__all__ = ["fit_model", "lmer", "one_thread", "optimum", "problem_of", "refit"]
 
 type Array = np.ndarray
 
 _OPTIMISER = "projected BFGS, then Newton, with the exact gradient"
+_EXACT = 1e-11
+"""A fit that leaves less than this share of the variance cannot be told from an exact one: the rest has no digits."""
 
 
 def lmer(
@@ -63,14 +76,16 @@ def lmer(
     Returns
     -------
     ClassicalFit
-        Warns `SingularFitWarning` where a variance is zero or a correlation one, `ConvergenceWarning` where the search failed.
+        Warns `SingularFitWarning` where a variance is zero or a correlation one, `ConvergenceWarning` where the search failed or
+        the optimum is flat, `DataWarning` where predictors are badly scaled.
 
     Raises
     ------
     FormulaError, DataError
         As `bayeslmm.model` does, and for grouping factors that cannot have a variance (one level, a level for every row).
     FitError
-        For another family than gaussian, further predictors, or nothing left to explain.
+        For another family than gaussian, further predictors, or nothing left to explain: by the fixed effects, or by fixed and
+        random effects together.
 
     Source: Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1).
 
@@ -81,8 +96,8 @@ def lmer(
     >>> round(fit.criterion, 4)
     1743.6283
     """
-    options = {} if data is None else {"weights": weights, "offset": offset, "contrasts": contrasts, "na": na, "dialect": dialect}
-    return _fit(as_model(formula, data, **options), reml=reml, start=None)
+    ready = as_model(formula, data, weights=weights, offset=offset, contrasts=contrasts, na=na, dialect=dialect)
+    return _fit(ready, reml=reml, start=None)
 
 
 def refit(fit: ClassicalFit, y: Any) -> ClassicalFit:
@@ -142,7 +157,7 @@ def problem_of(model: Model, *, reml: bool = True, bases: Sequence[Array | None]
             index=block.index,
             n_levels=block.n_levels,
             values=block.values,
-            structure=STRUCTURES[block.structure],
+            structure=structure_of(block),
         )
         for block in design.blocks
     ]
@@ -158,16 +173,23 @@ def problem_of(model: Model, *, reml: bool = True, bases: Sequence[Array | None]
 
 
 def _fit(model: Model, *, reml: bool, start: Array | None) -> ClassicalFit:
-    with _one_thread():
-        problem = problem_of(model, reml=reml)
-        found = _search(problem, start)
+    fit = fit_model(model, reml=reml, start=start)
+    _warn(fit)
+    return fit
+
+
+def fit_model(model: Model, *, reml: bool, start: Array | None = None, problem: Problem | None = None) -> ClassicalFit:
+    """Fit a model without a warning, from `start` (theta) if given; `problem`: that of the model, where it is at hand."""
+    with one_thread():
+        problem = problem_of(model, reml=reml) if problem is None else problem
+        found = optimum(problem, start)
         if not found.converged:
             problem, found = _search_turned(model, problem, found)
         theta = theta_of(problem, found.x)
-        values = estimate(problem, theta)
+        values = estimate_at(problem, found.x)
     design = model.design
     df = problem.df if design.blocks else problem.n - problem.p
-    fit = ClassicalFit(
+    return ClassicalFit(
         model=model,
         reml=reml,
         theta=_frozen(theta),
@@ -180,10 +202,8 @@ def _fit(model: Model, *, reml: bool, start: Array | None) -> ClassicalFit:
         ld_l2=values.ld_l2,
         ld_rx2=values.ld_rx2,
         pwrss=values.pwrss,
-        search=_log(problem, found) if design.blocks else None,
+        search=_log(model, problem, found) if design.blocks else None,
     )
-    _warn(fit)
-    return fit
 
 
 def _frozen(values: Array) -> Array:
@@ -195,17 +215,36 @@ def _by_block(problem: Problem, b: tuple[Array, ...]) -> list[Array]:
     return [b[term.factor][:, term.column : term.column + term.k].copy() for term in problem.terms]
 
 
-def _search(problem: Problem, start: Array | None) -> Minimum:
+def optimum(problem: Problem, start: Array | None = None) -> Minimum:
+    """Return the minimum of the criterion, searched from `start` (theta) or from moments, from elsewhere too where it is doubtful."""
     box = _box(problem)
     curved = not all(term.structure.linear for term in problem.terms)
     first = problem.start if start is None else _inside(problem, vector_of(problem, start))
+
+    def doubtful(found: Minimum) -> bool:
+        _refuse_exact(problem, found)
+        return curved or found.flat or not found.converged or bool(np.any(box.on_edge(found.x)))
+
     return search(
         lambda t: objective(problem, t),
         first,
         box,
         problem.curvature,
         others=_other_starts(problem),
-        doubtful=lambda found: curved or found.flat or not found.converged or bool(np.any(box.on_edge(found.x))),
+        doubtful=doubtful,
+    )
+
+
+def _refuse_exact(problem: Problem, found: Minimum) -> None:
+    """Raise where a search has run to where nothing is left of the response but rounding: the likelihood has no maximum."""
+    if unexplained(problem, found.x) >= _EXACT:
+        return
+    sizes = [float(np.max(np.abs(found.x[term.theta]))) for term in problem.terms]
+    large = [problem.groups[term.factor] for term, size in zip(problem.terms, sizes, strict=True) if size > 1e-2 * max(sizes)]
+    groups = dict.fromkeys(large)
+    raise FitError(
+        f"the random effects of {' and '.join(groups)} fit the response exactly (residual variance 0): it does not vary within their "
+        "levels, or rows are repeated; leave the term out, or keep one row for each of its levels and fit a model without it"
     )
 
 
@@ -243,11 +282,12 @@ def _other_starts(problem: Problem) -> list[Array]:
     return [identity, mixed, np.where(on_diagonal, 2.0, np.where(bounded, 0.8 * problem.upper, -mixed))]
 
 
-def _log(problem: Problem, found: Minimum) -> SearchLog:
+def _log(model: Model, problem: Problem, found: Minimum) -> SearchLog:
     back = np.linalg.pinv(theta_jacobian(problem, found.x))
     boundary = bool(np.any(_box(problem).on_edge(found.x)))
     verdict = "converged at the boundary" if boundary else "converged"
-    if found.flat:
+    names = _undetermined(model, problem, found)
+    if names:
         verdict = "flat"
     if not found.converged:
         verdict = "failed"
@@ -259,14 +299,28 @@ def _log(problem: Problem, found: Minimum) -> SearchLog:
         hessian=_frozen(back.T @ found.hessian @ back),
         projected=found.projected,
         least_curvature=found.least_curvature,
-        flat=found.flat,
+        flat=bool(names),
+        undetermined=names,
         converged=found.converged,
         verdict=verdict,
         trace=tuple((theta_of(problem, x), value) for x, value in found.trace),
     )
 
 
+def _undetermined(model: Model, problem: Problem, found: Minimum) -> tuple[str, ...]:
+    """Return the covariance parameters that change along the flat directions, if the covariance matrices change at all there.
+
+    Where some columns of a factor L are zero, L may change and LL' not: such a direction says nothing about the data.
+    """
+    theta, J = theta_of(problem, found.x), theta_jacobian(problem, found.x)
+    directions = J @ found.flat_directions
+    return undetermined(model.design.blocks, theta, directions)
+
+
 def _warn(fit: ClassicalFit) -> None:
+    poorly = badly_scaled(fit.model.design)
+    if poorly:
+        warnings.warn(DataWarning("badly_scaled", f"badly scaled: {'; '.join(poorly)}"), stacklevel=4)
     terms = singular_terms(fit)
     if terms:
         message = (
@@ -277,10 +331,10 @@ def _warn(fit: ClassicalFit) -> None:
     if fit.convergence == "failed":
         message = "the search for the optimum did not converge; see fit.diagnose(), rescale predictors or simplify the random effects"
         warnings.warn(ConvergenceWarning("not_converged", message), stacklevel=4)
-    elif fit.convergence == "flat" and not terms:
+    elif fit.search is not None and fit.search.flat:
         message = (
-            "the optimum is flat: some combination of variance parameters is not determined by the data; the criterion and the fixed "
-            "effects hold, single variances and correlations may not; drop a random effect or a correlation"
+            f"the optimum is flat: the data determine only a combination of {', '.join(fit.search.undetermined)}; the criterion and the "
+            "fixed effects hold, these variances and correlations do not; drop a random effect or a correlation"
         )
         warnings.warn(ConvergenceWarning("flat", message), stacklevel=4)
 
@@ -293,7 +347,7 @@ def _thread_pools() -> Any:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Hold the linear algebra libraries to one thread: the matrices are small, and idle threads that spin cost more than they bring."""
     with _thread_pools().limit(limits=1, user_api="blas"):
         yield

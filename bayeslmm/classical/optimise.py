@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bayeslmm.errors import FitError
+
 __all__ = ["Box", "Minimum", "minimise", "search"]
 
 type Array = np.ndarray
@@ -15,11 +17,15 @@ type Objective = Callable[[Array], tuple[float, Array]]
 _ROUNDOFF = 1e-12
 """Relative error of the criterion that is taken for rounding."""
 _STEP_TOLERANCE = 1e-8
-"""A Newton step shorter than this (in units of the parameters, which are of order one) ends the search."""
+"""A Newton step shorter than this ends the search; a step is measured in units of one plus the size of the parameter."""
 _NEAR = 1e-5
 """A parameter this close to a limit is tried exactly on it."""
 _FLAT = 1e-6
 """An eigenvalue of the Hessian below this share of the largest is a flat direction."""
+_ALMOST_FLAT = 1e-3
+"""Below this share the Hessian is taken again by central differences: one-sided ones cannot tell flat from almost flat."""
+_LITTLE = 1e-7
+"""A share of the function that is not worth following an almost flat valley for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +68,18 @@ class Minimum:
     projected
         Largest absolute gradient among the parameters that are free to move.
     step
-        Length (largest component) of the last Newton step.
+        Length (largest component) of the last Newton step, in units of one plus the parameter's size.
     evaluations
         Number of evaluations of function and gradient, over all starts.
     starts
         Number of starting points tried.
     converged
-        Whether the last Newton step was negligible.
+        Whether the last Newton step was negligible, or promised no more than rounding; in an almost flat valley, next to nothing.
     least_curvature
-        Least eigenvalue of the Hessian of the free parameters, over the greatest (or one, if that is less).
-    flat
-        Whether that is nearly zero, or negative.
+        Least eigenvalue of the Hessian of the free parameters, over the greatest (or one, if that is less); parameters in units of
+        their size, or of one if that is less.
+    flat_directions
+        Eigenvectors (n, m) of the eigenvalues that are nearly zero, or negative; of an almost flat valley where the search ended in it.
     trace
         `(x, value)` of the accepted steps of the best start.
     """
@@ -87,8 +94,13 @@ class Minimum:
     starts: int
     converged: bool
     least_curvature: float
-    flat: bool
+    flat_directions: Array
     trace: tuple[tuple[Array, float], ...]
+
+    @property
+    def flat(self) -> bool:
+        """Whether the function does not change in some direction."""
+        return bool(self.flat_directions.shape[1])
 
 
 @dataclass(slots=True)
@@ -119,10 +131,17 @@ def minimise(function: Objective, start: Array, box: Box, curvature: Array) -> M
     Projected BFGS (Bertsekas 1982, SIAM J. Control Optim. 20) from the diagonal Hessian `curvature`, until it predicts little to
     gain; then Newton steps with the Hessian by differences of the exact gradient, which also leave limits and saddles where the
     curvature is negative.
+
+    Raises
+    ------
+    FitError
+        If the function is not finite at the start.
     """
     x = box.clip(np.asarray(start, dtype=float))
     state = _State(function, box, x, np.inf, np.zeros_like(x), 0, [])
     state.accept(x, *state.evaluate(x))
+    if not np.isfinite(state.value):
+        raise FitError("the likelihood cannot be computed for these data: predictors or weights differ too much in size; rescale them")
     if x.size == 0:
         return _minimum(state, np.zeros((0, 0)), 0.0, True)
     _quasi_newton(state, np.diag(curvature))
@@ -146,9 +165,16 @@ def search(
 
 
 def _minimum(state: _State, hessian: Array, step: float, converged: bool) -> Minimum:
-    free = ~state.box.at_limit(state.x)
-    values = np.linalg.eigvalsh(hessian[np.ix_(free, free)]) if np.any(free) else np.ones(1)
-    least = float(values[0]) / max(float(values[-1]), 1.0)
+    values, vectors = _curvatures(state, hessian)
+    if values[0] < _ALMOST_FLAT:
+        hessian = _differences(state, central=True)
+        values, vectors = _curvatures(state, hessian)
+    flat = _FLAT
+    if not converged and values[0] > -_ALMOST_FLAT:
+        rest = _capped(_descent(hessian, state.gradient, _free(state)), state.x)
+        converged = _negligible(state, rest)
+        if not converged and values[0] < _ALMOST_FLAT and _negligible(state, rest, _LITTLE):
+            converged, flat = True, _ALMOST_FLAT
     projected = np.where(state.box.held(state.x, state.gradient), 0.0, np.abs(state.gradient))
     return Minimum(
         x=state.x,
@@ -160,10 +186,22 @@ def _minimum(state: _State, hessian: Array, step: float, converged: bool) -> Min
         evaluations=state.evaluations,
         starts=1,
         converged=converged,
-        least_curvature=least,
-        flat=least < _FLAT,
+        least_curvature=float(values[0]),
+        flat_directions=vectors[:, values < flat],
         trace=tuple(state.trace),
     )
+
+
+def _curvatures(state: _State, hessian: Array) -> tuple[Array, Array]:
+    """Return the eigenvalues of the Hessian of the free parameters over the greatest, ascending, and directions (n, m) of x."""
+    free = ~state.box.at_limit(state.x)
+    if not np.any(free):
+        return np.ones(1), np.zeros((state.x.size, 1))
+    sizes = np.maximum(1.0, np.abs(state.x[free]))
+    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)] * np.outer(sizes, sizes))
+    directions = np.zeros((state.x.size, len(values)))
+    directions[free] = vectors * sizes[:, None]
+    return values / max(float(values[-1]), 1.0), directions
 
 
 # ----------------------------------------------------------------------------------------------------------------- quasi-Newton
@@ -183,8 +221,12 @@ def _quasi_newton(state: _State, hessian: Array, limit: int = 80) -> None:
 
 def _capped(direction: Array, x: Array) -> Array:
     """Shorten a step that would move some parameter by more than its own size and one."""
-    largest = float(np.max(np.abs(direction) / (1.0 + np.abs(x)), initial=0.0))
+    largest = _length(direction, x)
     return direction / largest if largest > 1.0 else direction
+
+
+def _length(step: Array, x: Array) -> float:
+    return float(np.max(np.abs(step) / (1.0 + np.abs(x)), initial=0.0))
 
 
 def _descent(hessian: Array, gradient: Array, free: Array) -> Array:
@@ -237,7 +279,7 @@ def _line_search(state: _State, direction: Array, limit: int = 25) -> bool:
 # ----------------------------------------------------------------------------------------------------------------------- Newton
 
 
-def _newton(state: _State, limit: int = 15) -> Minimum:
+def _newton(state: _State, limit: int = 40) -> Minimum:
     hessian = _differences(state)
     step = previous = np.inf
     for _ in range(limit):
@@ -245,7 +287,7 @@ def _newton(state: _State, limit: int = 15) -> Minimum:
             _quasi_newton(state, np.diag(np.maximum(np.abs(np.diagonal(hessian)), 1e-3)))
             hessian, previous = _differences(state), np.inf
         direction = _capped(_regular_step(hessian, state.gradient, _free(state)), state.x)
-        step = float(np.max(np.abs(direction), initial=0.0))
+        step = _length(direction, state.x)
         if step >= _STEP_TOLERANCE and not _newton_step(state, direction):
             return _minimum(state, hessian, step, _negligible(state, direction))
         ahead = step * min(step / previous if np.isfinite(previous) else step, 1.0)
@@ -280,23 +322,34 @@ def _snap(state: _State) -> bool:
     return True
 
 
-def _negligible(state: _State, direction: Array) -> bool:
-    """Return whether a refused step promised no more than rounding."""
-    return abs(float(direction @ state.gradient)) < 1e-10 * max(1.0, abs(state.value))
+def _negligible(state: _State, direction: Array, share: float = 1e-10) -> bool:
+    """Return whether a refused step promised no more than rounding, or than the given share of the function."""
+    return abs(float(direction @ state.gradient)) < share * max(1.0, abs(state.value))
 
 
-def _differences(state: _State) -> Array:
-    """Hessian by one-sided differences of the exact gradient, symmetrised; steps stay inside the box."""
+def _differences(state: _State, central: bool = False) -> Array:
+    """Hessian by differences of the exact gradient, one-sided or central, symmetrised; steps stay inside the box."""
     n = state.x.size
-    hessian = np.empty((n, n))
+    hessian = np.zeros((n, n))
     for i in range(n):
-        h = 1e-5 * max(1.0, abs(state.x[i]))
-        if state.x[i] + h > state.box.upper[i]:
-            h = -h
-        x = state.x.copy()
-        x[i] += h
-        hessian[i] = (state.evaluate(x)[1] - state.gradient) / (x[i] - state.x[i])
+        h = (1e-4 if central else 1e-5) * max(1.0, abs(state.x[i]))
+        ahead = _beside(state, i, h)
+        behind = _beside(state, i, -h) if central or ahead is None else None
+        sides = [side for side in (ahead, behind) if side is not None]
+        if sides:
+            (one, slope), (other, other_slope) = sides if len(sides) == 2 else (sides[0], (state.x[i], state.gradient))
+            hessian[i] = (slope - other_slope) / (one - other)
     return 0.5 * (hessian + hessian.T)
+
+
+def _beside(state: _State, i: int, h: float) -> tuple[float, Array] | None:
+    """Return parameter i and the gradient at h from here, or None where that is outside the box or the function is not finite."""
+    x = state.x.copy()
+    x[i] += h
+    if not state.box.lower[i] <= x[i] <= state.box.upper[i]:
+        return None
+    value, gradient = state.evaluate(x)
+    return (float(x[i]), gradient) if np.isfinite(value) else None
 
 
 def _regular_step(hessian: Array, gradient: Array, free: Array) -> Array:

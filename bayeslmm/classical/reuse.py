@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bayeslmm.classical.system import System
     from bayeslmm.design import Design
 
-__all__ = ["Held", "Responses", "hold_coefficient", "on_response", "responses"]
+__all__ = ["Held", "Responses", "at_value", "hold_coefficient", "on_response", "responses"]
 
 type Array = np.ndarray
 
@@ -37,9 +37,10 @@ def _with_products(problem: Problem, store: Array, M: Array) -> Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What it takes to hold one coefficient: `K` (p + 1, p + 1) maps [X y] to [the rest of X, zeros, y] and `column` (p + 1,) is its column.
+    """What it takes to hold one coefficient: `K` (p + 1, p + 1) maps [X y] to [the rest of X, zeros, y].
 
-    `unit`: the coefficient's distance from least squares, in user's units, that moves y by one `column`.
+    `column` (p + 1,): the coefficient's own column in these terms. `unit`: the coefficient's distance from least squares, in the
+    user's units, that moves y by one `column`.
     """
 
     problem: Problem
@@ -62,9 +63,7 @@ def hold_coefficient(problem: Problem, j: int) -> Held:
     K = np.zeros((p + 1, p + 1))
     K[:p, : p - 1] = H[:, 1:]
     K[p, p] = 1.0
-    return Held(
-        problem=problem, K=K, column=np.append(h / size, 0.0), least_squares=float(problem.ols[j]), unit=problem.y_scale * size
-    )
+    return Held(problem=problem, K=K, column=np.append(h / size, 0.0), least_squares=float(problem.ols[j]), unit=problem.y_scale * size)
 
 
 def at_value(held: Held, value: float) -> Problem:
@@ -108,15 +107,20 @@ def responses(problem: Problem, design: Design) -> Responses:
     """Return what `on_response` needs; O(n) once. `problem` is that of the design."""
     root = np.sqrt(design.weights) if design.has_weights else np.ones(design.n)
     Xw = design.X * root[:, None]
-    Q = solve_triangular(problem.R, Xw.T, trans="T").T if problem.p else np.zeros((design.n, 0))
-    if problem.p:
-        Q = np.linalg.qr(Q)[0] * np.sign(np.einsum("ij,ij->j", np.linalg.qr(Q)[0], Q))
+    Q = _orthonormal_columns(solve_triangular(problem.R, Xw.T, trans="T").T) if problem.p else np.zeros((design.n, 0))
     Zt, places, n_sparse = _transposed(problem, design, root)
     return Responses(problem=problem, root=root, offset=design.offset, Q=Q, Zt=Zt, n_sparse=n_sparse, places=places)
 
 
+def _orthonormal_columns(nearly: Array) -> Array:
+    """Return columns that are orthonormal to rounding, next to columns that nearly are."""
+    Q, R = np.linalg.qr(nearly)
+    signed: Array = Q * np.sign(np.diagonal(R))
+    return signed
+
+
 def _transposed(problem: Problem, design: Design, root: Array) -> tuple[sparse.csr_array, Array, int]:
-    system, p = problem.system, problem.p
+    system = problem.system
     levels = system.levels
     last = levels.v_at + (np.diff(levels.col_at) - 1) * levels.k
     parts, places = [sparse.csr_array((0, design.n))], [np.zeros(0, dtype=np.int64)]
@@ -130,7 +134,6 @@ def _transposed(problem: Problem, design: Design, root: Array) -> tuple[sparse.c
         else:
             places.append(system.first_col[f] - levels.first_tail + np.arange(k * n_levels))
     n_sparse = int(sum(system.widths[f] * system.n_levels[f] for f in system.order[: system.n_sparse_factors]))
-    assert system.M.shape[0] == system.q + p + 1
     return sparse.csr_array(sparse.vstack(parts, format="csr")), np.concatenate(places), n_sparse
 
 

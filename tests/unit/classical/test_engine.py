@@ -11,6 +11,7 @@ from bayeslmm.classical.engine import (
     estimate,
     objective,
     prepare,
+    rebased,
     theta_jacobian,
     theta_of,
     turned,
@@ -229,3 +230,25 @@ def test_more_coefficients_than_rows_are_refused() -> None:
     y, X = data(p=2)
     with pytest.raises(FitError, match="2 rows"):
         prepare(y[:2], X[:2], [], weights=None, offset=None, reml=True)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3, 1e9, 1e14])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rebased_columns_do_not_depend_on_the_origin(shift: float, weighted: bool) -> None:
+    x = np.random.default_rng(3).integers(-4, 5, N).astype(float)
+    root = np.random.default_rng(4).uniform(0.5, 2.0, N) if weighted else np.ones(N)
+    z, T, T_inverse = rebased(np.column_stack([np.ones(N), shift + x]), root)
+    centred = x - (root**2 @ x) / (root**2 @ np.ones(N))
+    np.testing.assert_allclose(z.T @ z / N, np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(z[:, 1], root * centred / np.sqrt(np.mean((root * centred) ** 2)), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(T @ T_inverse, np.eye(2), atol=1e-15 * max(shift, 1.0))
+
+
+@pytest.mark.parametrize("rho", [-1.0, 1.0])
+def test_the_criterion_is_level_at_the_limits_of_a_correlation(rho: float) -> None:
+    y, X = data()
+    problem = prepare(y, X, [term("s", SUBJECT, 3, "ar1")], weights=None, offset=None, reml=True)
+    t = vector_of(problem, np.array([0.7, rho]))
+    assert abs(t[1]) == pytest.approx(np.pi / 2.0)
+    assert theta_of(problem, t)[1] == rho
+    assert objective(problem, t)[1][1] == pytest.approx(0.0, abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,10 @@ def test_scale_of_the_response(sleep: pd.DataFrame, fit: ClassicalFit, scale: fl
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e8, 0.0), (1e-8, 0.0), (1.0, 2000.0), (-3.0, 50.0)])
 def test_scale_and_origin_of_a_predictor(sleep: pd.DataFrame, fit: ClassicalFit, scale: float, shift: float) -> None:
-    again = lmer(SLOPES, sleep.assign(Days=sleep["Days"] * scale + shift))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        again = lmer(SLOPES, sleep.assign(Days=sleep["Days"] * scale + shift))
+    assert [str(warning.message)[:14] for warning in caught] == ["[badly_scaled]"] * int(abs(np.log10(abs(scale))) > 7)
     assert again.criterion == pytest.approx(fit.criterion - 2 * np.log(abs(1 / scale)), rel=1e-9)
     np.testing.assert_allclose(again.fitted(), fit.fitted(), rtol=1e-6)
     assert again.fixef()["Days"] == pytest.approx(fit.fixef()["Days"] / scale, rel=1e-7)
@@ -162,12 +166,10 @@ def test_fitted_and_residuals_add_up(sleep: pd.DataFrame, fit: ClassicalFit) -> 
 
 
 def test_coefficients(fit: ClassicalFit) -> None:
-    table = fit.coefficients()
+    table = fit.coefficients("none")
     assert list(table.columns) == ["estimate", "se", "df", "statistic", "p_value"]
     np.testing.assert_allclose(table["statistic"], table["estimate"] / table["se"])
-    for ddf in ("satterthwaite", "kenward-roger"):
-        with pytest.raises(FitError, match="only ddf='none'"):
-            fit.coefficients(ddf)
+    assert table[["df", "p_value"]].isna().all(axis=None)
     with pytest.raises(FitError, match="unknown ddf"):
         fit.coefficients("kr")
 
@@ -199,7 +201,7 @@ def test_missing_rows_keep_the_index(sleep: pd.DataFrame) -> None:
         fit = lmer(SLOPES, holes)
     assert fit.nobs == 162
     assert not (fit.fitted().index % 10 == 3).any()
-    assert "18 left out" in str(fit.summary())
+    assert "18 left out for missing values" in str(fit.summary())
     again = refit(fit, sleep["Reaction"])
     assert again.criterion == pytest.approx(fit.criterion, rel=1e-10)
 
@@ -326,7 +328,127 @@ def test_weights_of_zero_leave_rows_out(sleep: pd.DataFrame) -> None:
         weighted = lmer(SLOPES, sleep.assign(w=np.where(early, 1.0, 0.0)), weights="w")
     assert weighted.criterion == pytest.approx(lmer(SLOPES, sleep[early]).criterion, rel=1e-12)
     assert weighted.nobs == 162
+    assert "180 rows, 18 left out for zero weight" in str(weighted.summary())
 
 
 def test_a_model_in_place_of_formula_and_data(sleep: pd.DataFrame, fit: ClassicalFit) -> None:
     assert lmer(model(SLOPES, sleep)).criterion == fit.criterion
+
+
+# ------------------------------------------------------------------------------------------------------------- hard data
+
+
+def groups(seed: int = 5) -> pd.DataFrame:
+    """Forty rows in eight groups, with a strong difference between groups; x takes the same whole numbers in each."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"x": np.tile(np.arange(5.0), 8), "f": ["a", "b"] * 20, "g": np.repeat(np.arange(8), 5)})
+    return frame.assign(y=rng.normal(size=40) + np.repeat(rng.normal(size=8), 5) * 2.0 + np.repeat(rng.normal(size=8), 5) * frame["x"])
+
+
+def quietly(formula_text: str, data: pd.DataFrame) -> tuple[ClassicalFit, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = lmer(formula_text, data)
+    return found, [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize("shift", [1e3, 1e6, 1e7])
+def test_a_predictor_far_from_zero(shift: float) -> None:
+    """A shift of x changes neither the model nor the slopes."""
+    data = groups()
+    near, _ = quietly("y ~ x + (x | g)", data)
+    far, messages = quietly("y ~ x + (x | g)", data.assign(x=data["x"] + shift))
+    assert far.convergence == near.convergence == "converged"
+    assert far.is_singular is near.is_singular is False
+    assert far.criterion == pytest.approx(near.criterion, rel=1e-9)
+    assert far.fixef()["x"] == pytest.approx(near.fixef()["x"], rel=1e-6)
+    np.testing.assert_allclose(far.ranef()["g"]["x"], near.ranef()["g"]["x"], rtol=1e-6)
+    assert any(f"subtract a value near {shift:.3g}" in message for message in messages) is (shift > 1e5)
+    assert any(check.code == "badly_scaled" for check in far.diagnose()) is (shift > 1e5)
+
+
+@pytest.mark.parametrize("shift", [1e9, 1e12])
+def test_a_predictor_very_far_from_zero(shift: float) -> None:
+    """R's tolerance leaves x out of the fixed effects there; its random slopes are still found to all digits."""
+    data = groups()
+    near, _ = quietly("y ~ 1 + (x | g)", data)
+    far, messages = quietly("y ~ x + (x | g)", data.assign(x=data["x"] + shift))
+    assert far.dropped == ("x",)
+    assert far.convergence == "converged"
+    assert far.criterion == pytest.approx(near.criterion, rel=1e-10)
+    np.testing.assert_allclose(far.ranef()["g"]["x"], near.ranef()["g"]["x"], rtol=1e-7)
+    assert far.sigma == pytest.approx(near.sigma, rel=1e-8)
+    assert any("[badly_scaled]" in message for message in messages)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize(
+    ("formula_text", "change"),
+    [
+        ("y ~ 1 + (1 | g)", lambda d: d.assign(y=d["g"] ** 2.0)),
+        ("y ~ x + (1 | g)", lambda d: d.assign(y=d["g"] % 5 + 0.5 * d["x"])),
+        ("y ~ x + (x | g)", lambda d: d.assign(y=d["g"] ** 2 % 5 + d["g"] * d["x"])),
+        ("y ~ f + (1 | g:x)", lambda d: pd.concat([d, d], ignore_index=True)),
+        ("y ~ f + (1 | g) + (1 | g:x)", lambda d: pd.concat([d, d], ignore_index=True)),
+    ],
+)
+def test_random_effects_that_fit_exactly_are_refused(formula_text: str, change: Callable, reml: bool) -> None:
+    with pytest.raises(FitError, match=r"random effects of g.* fit the response exactly \(residual variance 0\).*leave the term out"):
+        lmer(formula_text, change(groups()), reml=reml)
+
+
+def test_almost_exact_is_fitted() -> None:
+    """The residual of one-way groups is known in closed form: sigma^2 is the mean square within."""
+    data = groups()
+    y = 1000.0 * data["g"] + data["y"] - data.groupby("g")["y"].transform("mean")
+    within = float(((y - y.groupby(data["g"]).transform("mean")) ** 2).sum() / 32)
+    fit = lmer("y ~ 1 + (1 | g)", data.assign(y=y))
+    assert fit.convergence == "converged"
+    assert fit.sigma**2 == pytest.approx(within, rel=1e-5)
+
+
+def test_the_same_factor_twice_is_flat() -> None:
+    data = groups().assign(k=lambda d: d["g"] + 1)
+    fit, messages = quietly("y ~ x + (1 | g) + (1 | k)", data)
+    assert fit.convergence == "flat"
+    assert fit.converged
+    assert fit.search is not None
+    assert fit.search.undetermined == ("(Intercept) | g", "(Intercept) | k")
+    assert fit.criterion == pytest.approx(lmer("y ~ x + (1 | g)", data).criterion, rel=1e-9)
+    assert "only a combination of (Intercept) | g, (Intercept) | k" in messages[0]
+    assert "only a combination of (Intercept) | g" in str(fit.diagnose())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_factor_and_intercept_without_correlation(seed: int) -> None:
+    """`(f || g)` is (1 | g) + (0 + f | g), whose covariances are those of (0 + f | g) alone: flat, or a variance of zero."""
+    data = groups(seed)
+    fit, _ = quietly("y ~ (f || g)", data)
+    alone, _ = quietly("y ~ f + (0 + f | g)", data)
+    assert fit.convergence in {"flat", "converged at the boundary"}
+    assert fit.converged
+    assert quietly("y ~ f + (f || g)", data)[0].criterion == pytest.approx(alone.criterion, rel=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_autoregression_at_its_limit(seed: int) -> None:
+    """With a correlation of one between all effects the model is that of an intercept; the search may end there or do better."""
+    data = groups(seed).drop(columns="y")
+    rng = np.random.default_rng(seed)
+    data["y"] = rng.normal(size=40) + np.repeat(rng.normal(size=8), 5) * 2.0
+    fit, _ = quietly("y ~ x + ar1(0 + f | g)", data)
+    limit, _ = quietly("y ~ x + (1 | g)", data)
+    assert fit.convergence in {"converged", "converged at the boundary"}
+    assert fit.criterion <= limit.criterion + 1e-7
+    if fit.theta[1] == 1.0:
+        assert fit.criterion == pytest.approx(limit.criterion, rel=1e-10)
+
+
+@pytest.mark.parametrize("shift", [1e4, 1e6, 1e9])
+def test_uncorrelated_terms_that_are_almost_the_same(shift: float) -> None:
+    """Far from zero an intercept and a slope through zero are the same effect: the criterion is that of the intercept."""
+    rng = np.random.default_rng(1)
+    data = groups().assign(x=shift + rng.normal(size=40), y=rng.normal(size=40) + np.repeat(rng.normal(size=8), 5) * 2.0)
+    fit, _ = quietly("y ~ f + (x || g)", data)
+    assert fit.converged
+    assert fit.criterion == pytest.approx(lmer("y ~ f + (1 | g)", data).criterion, rel=1e-6)

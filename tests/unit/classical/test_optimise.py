@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bayeslmm.classical.optimise import Box, minimise, search
+from bayeslmm.errors import FitError
 
 INF = np.inf
 
@@ -68,7 +69,44 @@ def test_leaves_a_stationary_maximum_at_zero(limits: Box) -> None:
 def test_flat_direction_is_reported() -> None:
     found = minimise(quadratic(np.array([1.0, 0.0]), np.diag([4.0, 0.0])), np.array([3.0, 2.0]), box(2), np.ones(2))
     assert found.flat
+    np.testing.assert_allclose(np.abs(found.flat_directions[:, 0]), [0.0, found.x[1]], atol=1e-9)
     assert found.value == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_circle_of_minima_is_flat() -> None:
+    """One-sided differences of a gradient see a curvature along the circle that is not there."""
+    found = minimise(lambda x: (float((x @ x - 4.0) ** 2), 4.0 * (x @ x - 4.0) * x), np.array([1.0, 2.0]), box(2), np.ones(2))
+    assert found.converged
+    assert found.flat
+    assert found.x @ found.flat_directions[:, 0] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_curvature_is_measured_in_units_of_the_parameter() -> None:
+    """Minus the log likelihood of a Poisson count of a million has a curvature of 1e-6 there, and is not flat."""
+    found = minimise(lambda x: (x[0] - 1e6 * np.log(x[0]), 1.0 - 1e6 / x), np.array([1e3]), box(1, lower=1e-3), np.ones(1))
+    assert found.x[0] == pytest.approx(1e6, rel=1e-6)
+    assert found.converged
+    assert not found.flat
+
+
+def test_an_almost_flat_valley_ends_the_search() -> None:
+    """A curved valley whose floor falls by 1e-9 a unit: no number of steps arrives, and nothing is to be gained."""
+    found = minimise(
+        lambda x: (
+            1e3 + float((x[1] - np.sin(3.0 * x[0])) ** 2) * 1e3 - 1e-9 * x[0],
+            np.array([-6e3 * (x[1] - np.sin(3.0 * x[0])) * np.cos(3.0 * x[0]) - 1e-9, 2e3 * (x[1] - np.sin(3.0 * x[0]))]),
+        ),
+        np.array([0.3, 0.2]),
+        box(2),
+        np.ones(2),
+    )
+    assert found.converged
+    assert found.flat
+
+
+def test_no_finite_value_at_the_start_is_refused() -> None:
+    with pytest.raises(FitError, match="rescale"):
+        minimise(lambda x: (np.nan, x), np.ones(1), box(1), np.ones(1))
 
 
 def tilted_wells(x: np.ndarray):

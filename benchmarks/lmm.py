@@ -1,0 +1,194 @@
+"""Time `bl.lmer` beside lme4, mixedlm and statsmodels: the same files, one run, one core; print and keep a table of ratios.
+
+    python benchmarks/lmm.py [FOLDER] [--out benchmarks/results/lmm.md]
+
+FOLDER (default: the environment variable BAYESLMM_DATA_DIR) holds sleepstudy.csv, md_red.csv and InstEval.csv.gz. A peer that is not
+installed is left out and said so. Whole calls are timed (formula, design, search, estimates), each peer in a process of its own; the first
+call, which may compile, is shown apart; medians of the others are compared. `criterion` is the REML criterion above the least one found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+THREADS = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One model: its file, formula, the columns that are factors, how often it is fitted."""
+
+    name: str
+    file: str
+    formula: str
+    factors: tuple[str, ...]
+    repeats: int
+
+
+CASES = (
+    Case(
+        name="sleepstudy (Days | Subject)",
+        file="sleepstudy.csv",
+        formula="Reaction ~ Days + (Days | Subject)",
+        factors=("Subject",),
+        repeats=20,
+    ),
+    Case(
+        name="md_red, three crossed factors",
+        file="md_red.csv",
+        formula="Effect_Size ~ Condition + (1 + Condition | SubjectID) + (1 | Experiment) + (1 | Region)",
+        factors=("Condition", "SubjectID", "Experiment", "Region"),
+        repeats=3,
+    ),
+    Case(
+        name="InstEval, two crossed factors",
+        file="InstEval.csv.gz",
+        formula="y ~ service + (1 | s) + (1 | d)",
+        factors=("service", "s", "d"),
+        repeats=3,
+    ),
+    Case(
+        name="InstEval, three crossed factors",
+        file="InstEval.csv.gz",
+        formula="y ~ service + (1 | s) + (1 | d) + (1 | dept)",
+        factors=("service", "s", "d", "dept"),
+        repeats=3,
+    ),
+)
+
+
+def _timed(fit: Callable[[], Any], criterion: Callable[[Any], float], repeats: int) -> None:
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        made = fit()
+        seconds = time.perf_counter() - start
+        print(json.dumps({"seconds": seconds, "criterion": float(criterion(made))}), flush=True)
+
+
+def _frame(case: Case, folder: Path) -> Any:
+    import pandas as pd
+
+    frame = pd.read_csv(folder / case.file)
+    return frame.astype(dict.fromkeys(case.factors, "category"))
+
+
+def _bayeslmm(case: Case, folder: Path) -> None:
+    import bayeslmm as bl
+
+    frame = _frame(case, folder)
+    _timed(lambda: bl.lmer(case.formula, frame), lambda fit: fit.criterion, case.repeats)
+
+
+def _mixedlm(case: Case, folder: Path) -> None:
+    import mixedlm
+
+    frame = _frame(case, folder)
+    _timed(lambda: mixedlm.lmer(case.formula, frame), lambda fit: -2 * fit.logLik().value, case.repeats)
+
+
+def _statsmodels(case: Case, folder: Path) -> None:
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    if len(case.factors) > 1:
+        raise SystemExit("statsmodels has one grouping factor")
+    frame = _frame(case, folder)
+    fixed = case.formula.partition(" + (")[0]
+    _timed(
+        lambda: MixedLM.from_formula(fixed, frame, groups=case.factors[0], re_formula="~ Days").fit(),
+        lambda fit: -2 * fit.llf,
+        case.repeats,
+    )
+
+
+WORKERS = {"bayeslmm": _bayeslmm, "mixedlm": _mixedlm, "statsmodels": _statsmodels}
+
+
+def measure(peer: str, case: Case, folder: Path) -> list[dict[str, float]]:
+    """Run one peer on one case in its own process; an empty list where it cannot."""
+    if peer == "lme4":
+        script = [shutil.which("Rscript") or "Rscript", str(HERE / "lmer.R")]
+        command = [*script, str(folder / case.file), case.formula, ",".join(case.factors), str(case.repeats + 1)]
+    else:
+        command = [sys.executable, __file__, "--worker", peer, "--case", case.name, str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900, env={**os.environ, **THREADS})
+    except (subprocess.SubprocessError, OSError):
+        return []
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def versions() -> str:
+    """Return versions of the peers and the machine in one line."""
+    from importlib import metadata
+
+    parts = [f"Python {platform.python_version()}"]
+    for name in ("bayeslmm", "mixedlm", "statsmodels", "numpy", "scipy", "numba"):
+        try:
+            parts.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            parts.append(f"{name} not installed")
+    if shutil.which("Rscript"):
+        line = 'cat(R.version.string, "lme4", as.character(packageVersion("lme4")))'
+        parts.append(subprocess.run(["Rscript", "-e", line], capture_output=True, text=True, check=False).stdout.strip())
+    return ", ".join(parts)
+
+
+def table(folder: Path) -> str:
+    """Measure all cases with all peers and return the table as Markdown."""
+    lines = [
+        "| model | peer | first call, s | median, s | times ours | criterion above the least |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for case in CASES:
+        runs = {peer: measure(peer, case, folder) for peer in ("bayeslmm", "lme4", "mixedlm", "statsmodels")}
+        least = min(run["criterion"] for made in runs.values() for run in made)
+        ours = statistics.median(run["seconds"] for run in runs["bayeslmm"][1:])
+        for peer, made in runs.items():
+            if not made:
+                lines.append(f"| {case.name} | {peer} | cannot | | | |")
+                continue
+            median = statistics.median(run["seconds"] for run in made[1:])
+            above = made[-1]["criterion"] - least
+            lines.append(f"| {case.name} | {peer} | {made[0]['seconds']:.3f} | {median:.4f} | {median / ours:.1f} | {above:.1e} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", default=os.environ.get("BAYESLMM_DATA_DIR", "."))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--worker", choices=sorted(WORKERS))
+    parser.add_argument("--case")
+    arguments = parser.parse_args()
+    folder = Path(arguments.folder)
+    if arguments.worker:
+        WORKERS[arguments.worker](next(case for case in CASES if case.name == arguments.case), folder)
+        return 0
+    missing = sorted({case.file for case in CASES if not (folder / case.file).is_file()})
+    if missing:
+        print(f"not in {folder}: {', '.join(missing)}; give the folder as argument or in BAYESLMM_DATA_DIR", file=sys.stderr)
+        return 2
+    text = f"# Linear mixed models: seconds on one core\n\n{datetime.date.today()}; {versions()}\n\n{table(folder)}\n"
+    print(text)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text, encoding="utf8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
