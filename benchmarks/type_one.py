@@ -62,8 +62,8 @@ def p_values(layout: Layout, replicates: int, seed: int = 1) -> np.ndarray:
         first = bl.lmer(layout.formula, layout.rows(np.random.default_rng(seed)))
         for row, rng in zip(found, np.random.default_rng(seed).spawn(replicates), strict=True):
             fit = bl.refit(first, layout.rows(rng)["y"].to_numpy())
-            row[0] = 2.0 * norm.sf(abs(fit.coefficients("none").loc[layout.coefficient, "statistic"]))
-            row[1:] = [fit.coefficients(method).loc[layout.coefficient, "p_value"] for method in METHODS[1:]]
+            row[0] = 2.0 * float(norm.sf(np.abs(fit.coefficients("none")["statistic"][layout.coefficient])))
+            row[1:] = [float(fit.coefficients(method)["p_value"][layout.coefficient]) for method in METHODS[1:]]
     return found
 
 
@@ -77,10 +77,8 @@ def main(arguments: list[str]) -> None:
     replicates = int(arguments[0]) if arguments else 10_000
     shares = table(replicates)
     lines = [f"| design ({replicates} replicates) | {' | '.join(METHODS)} |", "|---|" + "---|" * len(METHODS)]
-    lines += [
-        f"| {name} | " + " | ".join(f"{share:.4f}" for share in row) + " |"
-        for name, row in zip(shares.index, shares.to_numpy(), strict=True)
-    ]
+    for name, row in zip(shares.index, shares.to_numpy(), strict=True):
+        lines.append(f"| {name} | {' | '.join(f'{share:.4f}' for share in row)} |")
     text = "\n".join(lines) + "\n"
     if len(arguments) > 1:
         Path(arguments[1]).write_text(text, encoding="utf8")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import chdtrc
 
 from bayeslmm.classical.ddf import f_test, inference
 from bayeslmm.classical.fit import ClassicalFit
@@ -149,7 +150,6 @@ def _f_row(fit: ClassicalFit, ddf: str, contrasts: dict[str, Array], rhs: Array 
 
 def _ratios(fits: Sequence[ClassicalFit], refit: bool) -> pd.DataFrame:
     import pandas as pd
-    from scipy.stats import chi2
 
     _check_same_rows(fits)
     compared = _by_ml(fits) if refit else _as_fitted(fits)
@@ -167,7 +167,7 @@ def _ratios(fits: Sequence[ClassicalFit], refit: bool) -> pd.DataFrame:
         "deviance": -2.0 * loglik,
         "chisq": [np.nan, *chisq],
         "df": [np.nan, *df],
-        "p_value": np.append(np.nan, chi2.sf(chisq, np.where(df > 0.0, df, np.nan))),
+        "p_value": np.append(np.nan, chdtrc(np.where(df > 0.0, df, np.nan), chisq)),
     }
     return pd.DataFrame(columns, columns=list(LRT_COLUMNS), index=pd.Index([labels[i] for i in order], name="model"))
 

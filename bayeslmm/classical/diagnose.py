@@ -124,7 +124,9 @@ def _arrived(fit: ClassicalFit) -> Check | None:
         value=fit.search.projected / max(1.0, abs(fit.criterion)),
         limit=1e-6,
         passed=fit.search.converged,
-        meaning="the exact gradient at the estimate, relative to the criterion: the search stopped before the optimum",
+        meaning="the exact gradient vanishes at the estimate"
+        if fit.search.converged
+        else "the exact gradient, relative to the criterion, is not zero: the search stopped before the optimum",
         remedy="rescale predictors that differ by orders of magnitude, simplify the random effects, or fit by `brm`",
     )
 
@@ -143,7 +145,7 @@ def _lme4_gradient(fit: ClassicalFit) -> Check | None:
         value=value,
         limit=0.002,
         passed=value <= 0.002 or singular,
-        meaning="lme4's own convergence number (skipped there for singular fits), from the exact gradient by theta",
+        meaning="lme4's own convergence number, max|grad|, which lme4 skips for singular fits",
         remedy="see `gradient`, which is the exact verdict",
         severity="note",
     )
@@ -157,8 +159,9 @@ def _hessian(fit: ClassicalFit) -> Check | None:
         value=fit.search.least_curvature,
         limit=1e-6,
         passed=not fit.search.flat,
-        meaning="least eigenvalue of the Hessian over the greatest, inside the boundary"
-        + (f": the data determine only a combination of {', '.join(fit.search.undetermined)}" if fit.search.flat else ""),
+        meaning=f"the criterion is flat: the data determine only a combination of {', '.join(fit.search.undetermined)}"
+        if fit.search.flat
+        else "the criterion curves upwards in every direction (least over greatest eigenvalue of its Hessian)",
         remedy="drop a random effect or its correlation: `(x || g)`, or `0 + factor` without the intercept",
     )
 

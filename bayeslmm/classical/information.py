@@ -99,6 +99,13 @@ def information(fit: ClassicalFit) -> Information:
     FitError
         If more than `MAX_CONNECTED` columns of Z hang together.
     """
+    from bayeslmm.classical.lmm import one_thread
+
+    with one_thread():
+        return _information(fit)
+
+
+def _information(fit: ClassicalFit) -> Information:
     design, p = fit.model.design, len(fit.beta)
     root = np.sqrt(design.weights)
     residual = (design.y - design.offset - design.X @ fit.beta) * root / fit.sigma

@@ -16,8 +16,8 @@ __all__ = ["ADJUSTMENTS", "TestFamily", "adjusted", "adjustment_named"]
 
 type Array = np.ndarray
 
-_DIRECTIONS = 2**14
-"""Quasi-random directions for the multivariate t distribution: probabilities are good to about 1e-4."""
+_DIRECTIONS = 2**16
+"""Quasi-random directions for the multivariate t distribution: probabilities are good to about 5e-5."""
 
 
 @dataclass(frozen=True)

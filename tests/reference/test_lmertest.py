@@ -197,3 +197,11 @@ def test_type_three_does_not_depend_on_the_coding() -> None:
     ]
     for table in tables[1:]:
         np.testing.assert_allclose(table.to_numpy()[:, [0, 1, 2, 4]], tables[0].to_numpy()[:, [0, 1, 2, 4]], rtol=1e-8)
+
+
+def test_type_three_of_cake_is_that_of_lmer_test_and_not_of_dummy_columns() -> None:
+    """Published: 84.26; the treatment-coded column alone, the slope of recipe A, gives 26.57."""
+    reference_dir()
+    fit = bl.lmer("angle ~ recipe * temp + (1 | replicate)", load_dataset("cake"))
+    assert bl.anova(fit).loc["temp", "f_value"] == pytest.approx(84.26, abs=0.005)
+    assert float(fit.coefficients()["statistic"]["temp"]) ** 2 == pytest.approx(26.57, abs=0.005)

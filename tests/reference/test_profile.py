@@ -67,3 +67,22 @@ def test_where_the_spline_of_lme4_is_coarse() -> None:
     ]:
         fit = fit_model(model(formula, data), reml=False)
         assert confint(fit, "profile", parameters=name)["upper"].item() == pytest.approx(upper, rel=1e-6)
+
+
+def test_crossed_factors_with_a_correlation() -> None:
+    """lme4 1.1-31 on the first 15 subjects, bobyqa to 1e-9; lower limit of the slope's SD: the root of lme4's deviance by optim()."""
+    data = load_dataset("sim_crossed")
+    data = data[data["subj"].astype(str) <= "s15"]
+    fit = fit_model(model("rt ~ cond + x + (cond | subj) + (1 | item)", data), reml=False)
+    expected = {
+        "sd_(Intercept)|item": (26.50516557, 44.48141566),
+        "sd_(Intercept)|subj": (54.25314636, 103.52656007),
+        "sd_condtreat|subj": (7.671409, 42.722864),
+        "sigma": (77.0673461, 85.25002113),
+        "(Intercept)": (449.93108849, 519.02701964),
+        "condtreat": (30.24910207, 61.87336458),
+        "x": (9.10752753, 19.87972798),
+    }
+    table = confint(fit, "profile", level=0.9, parameters=list(expected))
+    assert list(table.index) == list(expected)
+    assert table.to_numpy() == pytest.approx(np.array(list(expected.values())), rel=2e-5)
