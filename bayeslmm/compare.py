@@ -319,5 +319,6 @@ def _padded(name: str, cells: list[str], *, left: bool) -> list[str]:
     return [cell.ljust(width) if left else cell.rjust(width) for cell in (name, *cells)]
 
 
-def _number(value: float, spec: str = ".4g") -> str:
-    return "" if pd.isna(value) else format(value, spec)
+def _number(value: float, spec: str = "#.4g") -> str:
+    text = "" if pd.isna(value) else format(value, spec)
+    return text.lstrip("+-") if text and float(text) == 0 else text

@@ -108,6 +108,12 @@ class Design:
         return len(self.index)
 
     @property
+    def lost(self) -> dict[str, int]:
+        """Why rows were left out -> how many: `missing values`, then the reasons of `excluded`; only those that occurred."""
+        missing = len(self.kept) - self.n - sum(self.excluded.values())
+        return {reason: count for reason, count in {"missing values": missing, **self.excluded}.items() if count}
+
+    @property
     def p(self) -> int:
         """Number of fixed effects, after dropping."""
         return len(self.fixed.names)

@@ -56,13 +56,10 @@ def explanation(
 
 
 def _rows(design: Design) -> list[str]:
-    total = len(design.kept)
-    lines = [f"Rows:    {design.n} used of {total}"]
+    lines = [f"Rows:    {design.n} used of {len(design.kept)}"]
+    lines += [f"         {count} dropped for {reason}" for reason, count in design.lost.items()]
     if design.missing:
-        lost = ", ".join(f"{column} ({count})" for column, count in design.missing.items())
-        lines.append(f"         {total - design.n - sum(design.excluded.values())} dropped for missing values in {lost}")
-    for reason, count in design.excluded.items():
-        lines.append(f"         {count} dropped for {reason}")
+        lines.append("         missing: " + ", ".join(f"{column} ({count})" for column, count in design.missing.items()))
     if design.has_weights:
         lines.append("Weights: given")
     if design.has_offset:

@@ -48,9 +48,7 @@ def _heading(fit: ClassicalFit) -> str:
     design = fit.model.design
     by = "REML" if fit.reml else "maximum likelihood "
     kind = f"Linear mixed model fit by {by}" if design.blocks else "Linear model fit by least squares"
-    missing = len(design.kept) - design.n - sum(design.excluded.values())
-    lost = {"missing values": missing, **design.excluded}
-    rows = ", ".join([f"{len(design.kept)} rows", *(f"{count} left out for {reason}" for reason, count in lost.items() if count)])
+    rows = ", ".join([f"{len(design.kept)} rows", *(f"{count} left out for {reason}" for reason, count in design.lost.items())])
     lines = [f"{kind} ['{type(fit).__name__}']", f"Formula: {fit.model.formula.text}", f"   Data: {rows}"]
     if design.has_weights:
         lines.append(f"Weights: {design.encoder.weights or 'given'}")

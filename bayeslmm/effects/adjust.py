@@ -1,4 +1,4 @@
-"""Adjustments of p values and intervals for several tests at once, with R's emmeans for a model of what each family is."""
+"""Adjustments of p values and intervals for several tests at once, as R's emmeans makes them."""
 
 from __future__ import annotations
 

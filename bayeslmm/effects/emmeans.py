@@ -97,11 +97,11 @@ def emmeans(
     Examples
     --------
     >>> import bayeslmm as bl
-    >>> fit = bl.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", bl.load_dataset("cake"))
-    >>> emmeans(fit, "recipe")["estimate"].round(3).tolist()
-    [33.122, 31.644, 31.6]
-    >>> emmeans(fit, "recipe", contrast="pairwise")["p_value"].round(4).tolist()
-    [0.82, 0.8102, 0.9998]
+    >>> fit = bl.lmer("diameter ~ sample + (1 | plate)", bl.load_dataset("Penicillin"))
+    >>> emmeans(fit, "sample")["estimate"].round(2).tolist()
+    [25.17, 21.96, 24.92, 22.88, 22.96, 19.96]
+    >>> emmeans(fit, "sample", contrast="consec", adjust="holm")["p_value"].round(4).tolist()
+    [0.0, 0.0, 0.0, 0.6006, 0.0]
     """
     question = _question(specs, by, contrast)
     _check_options(adjust, ddf, level, scale)

@@ -29,8 +29,11 @@ type Array = np.ndarray
 
 MAX_ROWS = 100_000
 """A grid of more rows is refused."""
-_ESTIMABLE = 1e-8
-"""Largest share of a function's squared length in directions that the data say nothing about."""
+_ESTIMABLE = 1e-6
+"""Largest share of a function's squared length in directions that the data say nothing about.
+
+(emmeans allows 1e-8 in the columns' own units, where a covariate far from zero hides much more.)
+"""
 _KEPT_VALUES = 2
 """A number with no more than this many values keeps them all, as in emmeans; one with more stands at its mean."""
 
@@ -138,8 +141,8 @@ class Grid:
         kept = [place[name] for name in reversed(names)]
         others = [i for i in range(count) if i not in kept]
         turned = cube.transpose(*kept, *others, count)
-        size = prod(turned.shape[: len(kept)])
-        mean: Array = turned.reshape(size, -1, rows.shape[1]).mean(axis=1)
+        shape = (prod(turned.shape[: len(kept)]), prod(turned.shape[len(kept) : -1]), rows.shape[1])
+        mean: Array = turned.reshape(shape).mean(axis=1)
         return mean
 
 

@@ -57,11 +57,11 @@ def methods_sentences(pairs: Sequence[tuple[str, Fit]]) -> Iterator[str]:
 def _model_sentence(model: Model) -> str:
     design = model.design
     groups = ", ".join(f"{block.group} ({block.n_levels} levels)" for block in {block.group: block for block in design.blocks}.values())
-    dropped = len(design.kept) - len(design.y)
+    dropped = ", ".join(f"{count} dropped for {reason}" for reason, count in design.lost.items())
     return (
         f"A mixed model of {design.response_name} (family {model.family.name}, {model.link.name} link), {model.formula}, "
         f"was fitted to {len(design.y)} rows"
-        + (f" ({dropped} dropped for missing values)" if dropped else "")
+        + (f" ({dropped})" if dropped else "")
         + (f" with grouping factors {groups}." if groups else ".")
         + (f" Fixed effects: {', '.join(design.fixed_names)}." if design.fixed_names else "")
     )

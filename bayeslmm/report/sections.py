@@ -134,12 +134,10 @@ def model_section(subject: Subject) -> Section:
 def data_section(subject: Subject) -> Section:
     """Rows, missing values, groups, predictors."""
     design = subject.model.design
-    total, used = len(design.kept), len(design.y)
-    lost = ""
-    if total > used:
-        by_column = ", ".join(f"{column} ({count})" for column, count in design.missing.items())
-        lost = f" {total - used} rows were dropped for missing values in {by_column}."
-    blocks: list[Block] = [Paragraph(text=f"{used} of {total} rows were used.{lost if lost else ' No row was dropped.'}")]
+    lost = "".join(f" {count} rows were dropped for {reason}." for reason, count in design.lost.items()) or " No row was dropped."
+    if design.missing:
+        lost += f" Missing by column: {', '.join(f'{column} ({count})' for column, count in design.missing.items())}."
+    blocks: list[Block] = [Paragraph(text=f"{design.n} of {len(design.kept)} rows were used.{lost}")]
     if design.blocks:
         blocks.append(_groups(subject.model))
     blocks.append(_variables(subject.model))

@@ -506,7 +506,7 @@ def test_new_rows_that_cannot_be_predicted(fit, new, message):
 @pytest.mark.parametrize(
     "options",
     [
-        *({"target": "zz"}, {"target": [1]}, {"new_levels": None}, {"scale": "zz"}, {"interval": "zz"}, {"interval": "confidence"}),
+        *({"target": "zz"}, {"target": [1]}, {"new_levels": None}, {"scale": "zz"}, {"interval": "zz"}),
         *({"prob": 2}, {"prob": "a"}, {"prob": nan}, {"prob": None}, {"seed": "a"}, {"seed": -1}),
     ],
     ids=str,
@@ -526,7 +526,7 @@ def test_options_of_simulations(fit, options):
 @pytest.mark.parametrize("target", ["conditional", "average_group", "new_group", "population"])
 def test_no_row_and_one_row_are_predicted(fit, rows, target):
     found = fit.predict(NEW.iloc[:rows], target=target)
-    assert list(found.columns) == ["estimate"]
+    assert list(found.columns) == ["estimate", "se"]
     assert found.index.tolist() == NEW.index[:rows].tolist()
     if rows and target == "conditional":
         assert found["estimate"].iloc[0] == pytest.approx(fit.fitted().iloc[0])
