@@ -41,7 +41,7 @@ class Case:
 
 CASES = (
     Case(
-        name="sleepstudy (Days | Subject)",
+        name="sleepstudy, correlated slope",
         file="sleepstudy.csv",
         formula="Reaction ~ Days + (Days | Subject)",
         factors=("Subject",),

@@ -314,6 +314,7 @@ def test_divergences_are_warned_of_after_sampling(frame: pd.DataFrame, monkeypat
     assert "Do not trust these numbers" in str(fit.summary())
 
 
+@pytest.mark.filterwarnings("ignore:.*weak_groups")
 def test_a_flat_prior_on_the_sd_of_two_groups_is_refused(frame: pd.DataFrame) -> None:
     two = frame.iloc[:20]
     with pytest.raises(bl.PriorError, match="2 levels has no proper posterior"):
