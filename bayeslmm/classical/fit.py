@@ -38,7 +38,8 @@ class SearchLog:
     `gradient` (n_theta,) and `hessian` (n_theta, n_theta) of the criterion by theta; `projected`: largest gradient of a free
     parameter, in scaled units; `least_curvature`: least over greatest eigenvalue of the scaled Hessian of the free parameters;
     `undetermined`: the covariance parameters, as `Days | Subject`, of which the data determine only a combination (`flat`);
-    `trace`: theta and criterion of the accepted steps; `verdict`: `converged`, `converged at the boundary`, `flat` or `failed`.
+    `trace`: accepted steps, in the search's own coordinates, and the criterion there; `verdict`: `converged`,
+    `converged at the boundary`, `flat` or `failed`.
     """
 
     optimiser: str

@@ -283,10 +283,11 @@ def _other_starts(problem: Problem) -> list[Array]:
 
 
 def _log(model: Model, problem: Problem, found: Minimum) -> SearchLog:
-    back = np.linalg.pinv(theta_jacobian(problem, found.x))
+    J = theta_jacobian(problem, found.x)
+    back = np.linalg.pinv(J)
     boundary = bool(np.any(_box(problem).on_edge(found.x)))
     verdict = "converged at the boundary" if boundary else "converged"
-    names = _undetermined(model, problem, found)
+    names = _undetermined(model, problem, found, J)
     if names:
         verdict = "flat"
     if not found.converged:
@@ -303,18 +304,18 @@ def _log(model: Model, problem: Problem, found: Minimum) -> SearchLog:
         undetermined=names,
         converged=found.converged,
         verdict=verdict,
-        trace=tuple((theta_of(problem, x), value) for x, value in found.trace),
+        trace=found.trace,
     )
 
 
-def _undetermined(model: Model, problem: Problem, found: Minimum) -> tuple[str, ...]:
+def _undetermined(model: Model, problem: Problem, found: Minimum, J: Array) -> tuple[str, ...]:
     """Return the covariance parameters that change along the flat directions, if the covariance matrices change at all there.
 
-    Where some columns of a factor L are zero, L may change and LL' not: such a direction says nothing about the data.
+    `J` is d theta / d t. Where some columns of a factor L are zero, L may change and LL' not: such a direction says nothing about the data.
     """
-    theta, J = theta_of(problem, found.x), theta_jacobian(problem, found.x)
-    directions = J @ found.flat_directions
-    return undetermined(model.design.blocks, theta, directions)
+    if not found.flat:
+        return ()
+    return undetermined(model.design.blocks, theta_of(problem, found.x), J @ found.flat_directions)
 
 
 def _warn(fit: ClassicalFit) -> None:
