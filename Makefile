@@ -21,8 +21,9 @@ $(UV):
 
 $(VENV)/.ready: pyproject.toml requirements.txt .python-version | $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python -m compileall -q bayeslmm
 	touch $@
 
 setup: $(VENV)/.ready
