@@ -329,9 +329,9 @@ def _settings(
     if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0):
         raise FitError(f"seed must be a whole number of at least 0, not {seed!r}")
     if chains == 1:
-        warnings.warn(ConvergenceWarning("one-chain", "one chain cannot show whether chains agree; use four"), stacklevel=3)
+        warnings.warn(ConvergenceWarning("one_chain", "one chain cannot show whether chains agree; use four"), stacklevel=3)
     if chains * draws < 400:
-        warnings.warn(ConvergenceWarning("few-draws", f"{chains * draws} draws are too few for intervals; use at least 400"), stacklevel=3)
+        warnings.warn(ConvergenceWarning("few_draws", f"{chains * draws} draws are too few for intervals; use at least 400"), stacklevel=3)
     chosen = int(np.random.SeedSequence().generate_state(1)[0] // 2) if seed is None else int(seed)
     return Settings(
         chains=int(chains),

@@ -12,7 +12,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +131,9 @@ class Bootstrap:
 
     def plot(self) -> Picture:
         """Draw the distribution of every statistic over the replicates, with the estimate and the percentile interval."""
-        picture: Picture = import_module("bayeslmm.plots.bootstrap").draw(self)
-        return picture
+        from bayeslmm.plots.bootstrap import draw
+
+        return draw(self)
 
     def __str__(self) -> str:
         counts = self.counts

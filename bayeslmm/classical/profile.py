@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,8 +78,9 @@ class Profile:
 
     def plot(self) -> Picture:
         """Draw zeta against each parameter, with the 50, 80, 90, 95 and 99 % intervals."""
-        picture: Picture = import_module("bayeslmm.plots.profile").draw(self)
-        return picture
+        from bayeslmm.plots.profile import draw
+
+        return draw(self)
 
     def __repr__(self) -> str:
         return f"<Profile of {len(self.parameters)} parameters, {len(self.table)} points; {self.note}>"

@@ -248,12 +248,12 @@ def test_a_ready_model_takes_no_second_definition(slopes: bl.BayesFit, frame: pd
         bl.brm(slopes.model, frame)
 
 
-@pytest.mark.filterwarnings("ignore:.*few-draws:bayeslmm.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:.*few_draws:bayeslmm.errors.ConvergenceWarning")
 def test_one_chain_is_warned_of(slopes: bl.BayesFit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bayeslmm.bayes.fit.sample_model", lambda *given: given)
-    with pytest.warns(ConvergenceWarning, match=r"\[one-chain\]"):
+    with pytest.warns(ConvergenceWarning, match=r"\[one_chain\]"):
         bl.brm(slopes.model, chains=1, draws=1000)
-    with pytest.warns(ConvergenceWarning, match=r"\[few-draws\]"):
+    with pytest.warns(ConvergenceWarning, match=r"\[few_draws\]"):
         bl.brm(slopes.model, draws=50)
 
 
