@@ -167,12 +167,17 @@ def sampler_named(name: str) -> str:
 def sample(name: str, model: Any, names: Sequence[str], settings: Settings) -> Any:
     """Draw from a `pymc.Model` in silence (but for the progress bar) and return the sampler's DataTree.
 
+    Arithmetic is strict, so that a seed gives the same draws whether the density was compiled now or lay in the compiler's cache.
+
     Raises
     ------
     FitError
         If the sampler cannot start or breaks off, with its own message.
     """
-    with _quiet():
+    import pytensor
+
+    # Reassociated sums depend on what the compiler inlines, which differs between a first compilation and one from its cache.
+    with _quiet(), pytensor.config.change_flags(numba__fastmath=False):
         try:
             return SAMPLERS[name](model, names, settings)
         except Exception as failure:  # whatever a sampler raises: it is not of this package

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -38,3 +43,19 @@ def test_every_sampler_has_the_same_posterior(sampler: str) -> None:
     assert set(fit.tree["posterior"].data_vars) == set(reference.tree["posterior"].data_vars)
     assert [check.code for check in fit.diagnose()] == [check.code for check in reference.diagnose()]
     assert "diverging" in fit.tree["sample_stats"]
+
+
+_FIRST_DRAW = """
+import warnings; warnings.simplefilter("ignore")
+import bayeslmm as bl
+fit = bl.brm("Yield ~ 1 + (1 | Batch)", bl.load_dataset("Dyestuff"), seed=3, chains=2, draws=50, tune=50)
+print(float(fit.tree["posterior"]["b"].mean()).hex())
+"""
+
+
+@pytest.mark.slow
+def test_same_seed_same_draws_whether_compiled_now_or_before(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTENSOR_FLAGS": f"base_compiledir={tmp_path}"}
+    command = [sys.executable, "-c", _FIRST_DRAW]
+    cold, warm = (subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout for _ in range(2))
+    assert cold == warm
