@@ -174,10 +174,10 @@ def sample(name: str, model: Any, names: Sequence[str], settings: Settings) -> A
     FitError
         If the sampler cannot start or breaks off, with its own message.
     """
-    import pytensor
+    from pytensor.configdefaults import config
 
     # Reassociated sums depend on what the compiler inlines, which differs between a first compilation and one from its cache.
-    with _quiet(), pytensor.config.change_flags(numba__fastmath=False):
+    with _quiet(), config.change_flags(numba__fastmath=False):
         try:
             return SAMPLERS[name](model, names, settings)
         except Exception as failure:  # whatever a sampler raises: it is not of this package
