@@ -11,7 +11,7 @@ import numpy as np
 from bayeslmm.errors import DataError, FormulaError, suggest
 from bayeslmm.formula.deparse import deparse
 from bayeslmm.formula.functions import FUNCTIONS, Function
-from bayeslmm.formula.nodes import Binary, Call, Literal, Name, Node, Paren, Unary
+from bayeslmm.formula.nodes import Binary, Call, Literal, Name, Node, Paren, Unary, names_in
 from bayeslmm.formula.values import MISSING, Factor, Numbers, labels_of
 
 __all__ = ["Scope", "columns_in", "evaluate"]
@@ -38,27 +38,7 @@ class Scope:
 
 def columns_in(node: Node) -> tuple[str, ...]:
     """Return the columns that a node needs, in order of appearance, each once; `contr.sum` in `C(f, contr.sum)` is none."""
-    found: dict[str, None] = {}
-
-    def visit(part: Node) -> None:
-        match part:
-            case Name(name=name):
-                found.setdefault(name)
-            case Call():
-                for child in _evaluated(part):
-                    visit(child)
-            case Unary(operand=operand):
-                visit(operand)
-            case Binary(left=left, right=right):
-                visit(left)
-                visit(right)
-            case Paren(inner=inner):
-                visit(inner)
-            case _:
-                pass
-
-    visit(node)
-    return tuple(found)
+    return names_in(node, _evaluated)
 
 
 def evaluate(node: Node, scope: Scope) -> Any:

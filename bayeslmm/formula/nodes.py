@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -157,16 +157,20 @@ class Formula:
         return ", ".join([self.text, *(f"{name} ~ {source.partition('~')[2].strip()}" for name, source in self.sources.items())])
 
 
-def names_in(node: Node) -> tuple[str, ...]:
-    """Return the column names that a node mentions, in order of appearance, each once."""
+def names_in(node: Node, arguments: Callable[[Call], Iterable[Node]] | None = None) -> tuple[str, ...]:
+    """Return the column names that a node mentions, in order of appearance, each once.
+
+    `arguments` says which parts of a call count; by default all of them.
+    """
+    of_call = arguments or _all_arguments
     found: dict[str, None] = {}
 
     def visit(part: Node) -> None:
         match part:
             case Name(name=name):
                 found.setdefault(name)
-            case Call(args=args, keywords=keywords):
-                for child in (*args, *(value for _, value in keywords)):
+            case Call():
+                for child in of_call(part):
                     visit(child)
             case Unary(operand=operand):
                 visit(operand)
@@ -180,3 +184,7 @@ def names_in(node: Node) -> tuple[str, ...]:
 
     visit(node)
     return tuple(found)
+
+
+def _all_arguments(call: Call) -> tuple[Node, ...]:
+    return (*call.args, *(value for _, value in call.keywords))
