@@ -1,9 +1,10 @@
-"""`ClassicalFit`: the estimates of a linear mixed model by REML or maximum likelihood, and the tables made of them."""
+"""`ClassicalFit`: the estimates of a mixed model by REML or maximum likelihood, and the tables made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from bayeslmm.classical.diagnose import diagnose, singular_terms
 from bayeslmm.classical.summary import summarise
 from bayeslmm.covariance import structure_of
 from bayeslmm.errors import FitError, suggest
+from bayeslmm.families import LINKS
 from bayeslmm.fit import ESTIMATES_COLUMNS, Diagnostics, Draws
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from bayeslmm.design import NewRows, RandomBlock
     from bayeslmm.model import Model
 
-__all__ = ["ClassicalFit", "SearchLog"]
+__all__ = ["ClassicalFit", "Further", "SearchLog"]
 
 type Array = np.ndarray
 
@@ -57,21 +59,54 @@ class SearchLog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Further:
+    """Estimates of a further parameter of the response's distribution: a constant, or coefficients of a predictor of its own.
+
+    `link`: the name of its link, on whose scale `beta` (m,) and their covariance `vcov` (m, m) are; `names` (m,) of the
+    coefficients, empty for a constant (m = 1). Per random term of its predictor `effects` (J, k) and `covariances` (k, k); per
+    grouping factor `condvar` (J, k, k); `theta`: their covariance parameters.
+    """
+
+    link: str
+    beta: Array
+    vcov: Array
+    names: tuple[str, ...] = ()
+    theta: Array = field(default_factory=lambda: np.zeros(0))
+    effects: tuple[Array, ...] = ()
+    covariances: tuple[Array, ...] = ()
+    condvar: Mapping[str, Array] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def standard_errors(self) -> Array:
+        """Standard errors of `beta` (m,)."""
+        errors: Array = np.sqrt(np.diagonal(self.vcov))
+        return errors
+
+    @property
+    def n_parameters(self) -> int:
+        return len(self.beta) + len(self.theta)
+
+    def natural(self, eta: Array) -> Array:
+        """Return the parameter itself at some values of its predictor."""
+        return np.asarray(LINKS[self.link].inverse(eta))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassicalFit:
-    """A linear mixed model fitted by REML or maximum likelihood; made by `lmer`, changed by nothing.
+    """A mixed model fitted by REML or maximum likelihood; made by `lmer` and `glmer`, changed by nothing.
 
     Attributes
     ----------
     model
         The `Model` that was fitted.
-    reml
-        Whether by REML.
+    method
+        `"REML"` or `"ML"` of a linear model; `"Laplace"`, `"AGQ(k)"` or `"PIRLS"` of a generalised one.
     theta
         lme4's covariance parameters (n_theta,): the lower triangles of the relative Cholesky factors, term by term.
     criterion
         REML criterion, or deviance -2 log L.
     sigma
-        Residual standard deviation.
+        Residual standard deviation; 1 for a family without one.
     beta
         Fixed effects (p,), in the order of `model.design.fixed_names`.
     unscaled_vcov
@@ -84,10 +119,12 @@ class ClassicalFit:
         log|L|^2, log|R_X|^2 and the penalised residual sum of squares, as lme4's `devcomp`.
     search
         The log of the optimiser; None for a model without random effects.
+    further
+        Estimates of the distribution's further parameters but the residual standard deviation: name -> `Further`.
     """
 
     model: Model
-    reml: bool
+    method: str
     theta: Array
     criterion: float
     sigma: float
@@ -99,13 +136,19 @@ class ClassicalFit:
     ld_rx2: float
     pwrss: float
     search: SearchLog | None
+    further: Mapping[str, Further] = field(default_factory=lambda: MappingProxyType({}))
 
     # ------------------------------------------------------------------------------------------------------------------ numbers
 
     @property
-    def method(self) -> str:
-        """`"REML"` or `"ML"`."""
-        return "REML" if self.reml else "ML"
+    def reml(self) -> bool:
+        """Whether the criterion is the restricted likelihood."""
+        return self.method == "REML"
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether `sigma` is an estimate: one residual standard deviation for all rows."""
+        return self.model.family.scale is not None and self.model.family.scale not in self.further
 
     @property
     def nobs(self) -> int:
@@ -124,8 +167,8 @@ class ClassicalFit:
 
     @property
     def n_parameters(self) -> int:
-        """Fixed effects, covariance parameters and the residual variance."""
-        return len(self.beta) + len(self.theta) + 1
+        """Fixed effects, covariance parameters, the residual variance and further parameters."""
+        return len(self.beta) + len(self.theta) + self.has_residual + sum(part.n_parameters for part in self.further.values())
 
     @property
     def aic(self) -> float:
@@ -259,29 +302,24 @@ class ClassicalFit:
                     for j in range(len(sd))
                     for i in range(j + 1, len(sd))
                 ]
-        rows.append(("Residual", None, None, self.sigma**2, self.sigma))
+        if self.has_residual:
+            rows.append(("Residual", None, None, self.sigma**2, self.sigma))
         return rows
 
     @property
     def estimates(self) -> pd.DataFrame:
         """All estimates in one long frame: `part, group, term, estimate, se, lower, upper` (Wald 95 %; NaN for variance parts)."""
-        se = self.standard_errors
-        names = self.model.design.fixed_names
-        rows: list[tuple[str, str, str, float, float, float, float]] = [
-            ("fixed", "", name, value, error, value - _Z95 * error, value + _Z95 * error)
-            for name, value, error in zip(names, self.beta.tolist(), se.tolist(), strict=True)
-        ]
-        nan = float("nan")
-        for block, covariance in zip(self.model.design.blocks, self.covariances, strict=True):
-            sd = np.sqrt(np.diagonal(covariance))
-            rows += [("sd", block.group, effect, float(sd[i]), nan, nan, nan) for i, effect in enumerate(block.effects)]
-            if structure_of(block).correlated:
-                rows += [
-                    ("cor", block.group, f"{block.effects[i]}.{block.effects[j]}", _ratio(covariance[i, j], sd[i] * sd[j]), nan, nan, nan)
-                    for j in range(len(sd))
-                    for i in range(j + 1, len(sd))
-                ]
-        rows.append(("aux", "", "sigma", self.sigma, nan, nan, nan))
+        rows = _fixed_rows(self.model.design.fixed_names, self.beta, self.standard_errors)
+        for name, part in self.further.items():
+            rows += _fixed_rows([f"{name}_{term}" for term in part.names], part.beta, part.standard_errors)
+        rows += _covariance_rows(self.model.design.blocks, self.covariances, "")
+        for name, part in self.further.items():
+            if part.names:
+                rows += _covariance_rows(self.model.design.parameters[name][1], part.covariances, f"{name}_")
+            else:
+                rows.append(_constant_row(name, part))
+        if self.has_residual:
+            rows.append(("aux", "", "sigma", self.sigma, _NAN, _NAN, _NAN))
         return pd.DataFrame(rows, columns=list(ESTIMATES_COLUMNS))
 
     def coefficients(self, ddf: str = "satterthwaite") -> pd.DataFrame:
@@ -354,12 +392,25 @@ class ClassicalFit:
 
     def draws(self) -> Draws:
         """Return the estimate as a single draw, for predictions and simulations."""
+        aux = {"sigma": np.array([self.sigma])} if self.has_residual else {}
+        for name, part in self.further.items():
+            aux[name] = part.natural(self._predictor(name)[None] if part.names else part.beta)
         return Draws(
             b=self.beta[None, :],
             effects=tuple(effects[None] for effects in self.effects),
             covariance=tuple(covariance[None] for covariance in self.covariances),
-            aux={"sigma": np.array([self.sigma])},
+            aux=aux,
+            further={name: _one_draw(part) for name, part in self.further.items() if part.names},
         )
+
+    def _predictor(self, name: str) -> Array:
+        """Return the predictor (n,) of a further parameter at the fitted rows."""
+        fixed, blocks = self.model.design.parameters[name]
+        part = self.further[name]
+        eta: Array = fixed.X @ part.beta
+        for block, effects in zip(blocks, part.effects, strict=True):
+            eta = eta + np.einsum("nk,nk->n", block.values, effects[block.index])
+        return eta
 
     def predict(
         self,
@@ -447,6 +498,49 @@ class ClassicalFit:
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
+
+
+type _EstimatesRow = tuple[str, str, str, float, float, float, float]
+
+_NAN = float("nan")
+
+
+def _fixed_rows(names: Sequence[str], beta: Array, se: Array) -> list[_EstimatesRow]:
+    rows = zip(names, beta.tolist(), se.tolist(), strict=False)
+    return [("fixed", "", name, value, error, value - _Z95 * error, value + _Z95 * error) for name, value, error in rows]
+
+
+def _covariance_rows(blocks: Sequence[RandomBlock], covariances: Sequence[Array], prefix: str) -> list[_EstimatesRow]:
+    """Return standard deviations and correlations of random terms, effects named with a prefix."""
+    rows: list[_EstimatesRow] = []
+    for block, covariance in zip(blocks, covariances, strict=True):
+        sd = np.sqrt(np.diagonal(covariance))
+        names = [prefix + effect for effect in block.effects]
+        rows += [("sd", block.group, name, float(sd[i]), _NAN, _NAN, _NAN) for i, name in enumerate(names)]
+        if structure_of(block).correlated:
+            rows += [
+                ("cor", block.group, f"{names[i]}.{names[j]}", _ratio(covariance[i, j], sd[i] * sd[j]), _NAN, _NAN, _NAN)
+                for j in range(len(sd))
+                for i in range(j + 1, len(sd))
+            ]
+    return rows
+
+
+def _constant_row(name: str, part: Further) -> _EstimatesRow:
+    """Return a constant on its own scale: the standard error by the delta method, the limits carried over from its link's scale."""
+    eta, error = part.beta, part.standard_errors
+    value, lower, upper = (float(part.natural(eta + z * error)[0]) for z in (0.0, -_Z95, _Z95))
+    slope = float(LINKS[part.link].mu_eta(eta)[0])
+    return ("aux", "", name, value, abs(slope) * float(error[0]), min(lower, upper), max(lower, upper))
+
+
+def _one_draw(part: Further) -> Draws:
+    return Draws(
+        b=part.beta[None, :],
+        effects=tuple(effects[None] for effects in part.effects),
+        covariance=tuple(covariance[None] for covariance in part.covariances),
+        aux={},
+    )
 
 
 def _merged(blocks: Sequence[RandomBlock], values: Sequence[Array]) -> pd.DataFrame:

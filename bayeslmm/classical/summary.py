@@ -39,7 +39,7 @@ class ClassicalSummary:
 
 def summarise(fit: ClassicalFit) -> ClassicalSummary:
     """Return the summary of a classical fit."""
-    parts = [_heading(fit), _criterion(fit), _residuals(fit), _random(fit), _fixed(fit), _correlations(fit)]
+    parts = [_heading(fit), _criterion(fit), _residuals(fit), _random(fit), _fixed(fit), _further(fit), _correlations(fit)]
     text = "\n\n".join(part for part in parts if part)
     return ClassicalSummary(text="\n".join([text, *_messages(fit)]) + "\n")
 
@@ -83,14 +83,15 @@ def _random(fit: ClassicalFit) -> str:
         names += block.effects
         sds += list(sd)
         correlations += _correlation_cells(covariance, sd, most)
-    groups, names, sds = [*groups, "Residual"], [*names, ""], [*sds, fit.sigma]
+    if fit.has_residual:
+        groups, names, sds = [*groups, "Residual"], [*names, ""], [*sds, fit.sigma]
+        correlations.append([""] * max(most - 1, 0))
     columns = [
         ("Groups", groups),
         ("Name", names),
         ("Variance", format_numbers(np.square(sds), 4)),
         ("Std.Dev.", format_numbers(sds, 4)),
     ]
-    correlations.append([""] * max(most - 1, 0))
     columns += [("Corr" if j == 0 else "", [row[j] for row in correlations]) for j in range(most - 1)]
     counts = "; ".join(f"{group}, {levels}" for group, levels in fit.ngroups.items())
     first, second = f"Number of obs: {fit.nobs}", f"groups:  {counts}"
@@ -121,6 +122,23 @@ def _fixed(fit: ClassicalFit) -> str:
     table = fit.coefficients(ddf="none")
     estimate, se, statistic = (table[column].to_numpy() for column in ("estimate", "se", "statistic"))
     return "Fixed effects:\n" + coefficient_table(names, estimate, se, statistic)
+
+
+def _further(fit: ClassicalFit) -> str:
+    """Return the predictors of further parameters, on their links' scale, and the constants, on their own."""
+    sections = []
+    for name, part in fit.further.items():
+        if part.names:
+            se = part.standard_errors
+            table = coefficient_table(part.names, part.beta, se, part.beta / se)
+            sections.append(f"Predictor of {name} ({part.link} link):\n{table}")
+    rows = fit.estimates
+    constants = rows[(rows["part"] == "aux") & rows["term"].isin(list(fit.further))]
+    if len(constants):
+        estimates, errors = (format_numbers(constants[name].to_numpy(), 4) for name in ("estimate", "se"))
+        columns = [("Estimate", estimates), ("Std. Error", errors)]
+        sections.append("Further parameters:\n" + text_matrix(columns, list(constants["term"])))
+    return "\n\n".join(sections)
 
 
 def _correlations(fit: ClassicalFit) -> str:
