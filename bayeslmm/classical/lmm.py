@@ -191,7 +191,7 @@ def fit_model(model: Model, *, reml: bool, start: Array | None = None, problem: 
     df = problem.df if design.blocks else problem.n - problem.p
     return ClassicalFit(
         model=model,
-        reml=reml,
+        method="REML" if reml else "ML",
         theta=_frozen(theta),
         criterion=values.criterion,
         sigma=float(np.sqrt(values.pwrss / df)),
