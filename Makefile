@@ -46,6 +46,7 @@ slow: setup
 bench: setup
 	$(UV) pip install --quiet --python $(BIN)/python --group bench
 	$(BIN)/python benchmarks/lmm.py --out benchmarks/results/lmm.md
+	$(BIN)/python benchmarks/nist.py --out benchmarks/results/nist.md
 
 notebooks: setup
 	$(BIN)/python -m pytest tests/test_notebooks.py
