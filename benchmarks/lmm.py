@@ -1,10 +1,11 @@
-"""Time `bl.lmer` beside lme4, mixedlm and statsmodels: the same files, one run, one core; print and keep a table of ratios.
+"""Time `bl.lmer` and what follows a fit beside lme4, lmerTest, pbkrtest, mixedlm and statsmodels: the same files, one run, one core.
 
     python benchmarks/lmm.py [FOLDER] [--out benchmarks/results/lmm.md]
 
 FOLDER (default: the environment variable BAYESLMM_DATA_DIR) holds sleepstudy.csv, md_red.csv and InstEval.csv.gz. A peer that is not
-installed is left out and said so. Whole calls are timed (formula, design, search, estimates), each peer in a process of its own; the first
-call, which may compile, is shown apart; medians of the others are compared. `criterion` is the REML criterion above the least one found.
+installed is left out and said so. Whole calls are timed (a fit: formula, design, search, estimates), each peer in a process of its own; the
+first call, which may compile, is shown apart; medians of the others are compared. Peers have to agree: the last column is the REML
+criterion above the least one found, for tests the largest relative difference of the standard errors and degrees of freedom from ours.
 """
 
 from __future__ import annotations
@@ -30,13 +31,18 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One model: its file, formula, the columns that are factors, how often it is fitted."""
+    """One task on one model: its file, formula, the columns that are factors, how often it is timed.
+
+    `task`: `fit`; `satterthwaite` and `kenward-roger` (the table of coefficients with degrees of freedom, of a fit at hand);
+    `bootstrap` (one parametric replicate, the mean over 200).
+    """
 
     name: str
     file: str
     formula: str
     factors: tuple[str, ...]
     repeats: int
+    task: str = "fit"
 
 
 CASES = (
@@ -68,15 +74,58 @@ CASES = (
         factors=("service", "s", "d", "dept"),
         repeats=3,
     ),
+    Case(
+        name="sleepstudy, Satterthwaite",
+        file="sleepstudy.csv",
+        formula="Reaction ~ Days + (Days | Subject)",
+        factors=("Subject",),
+        repeats=10,
+        task="satterthwaite",
+    ),
+    Case(
+        name="sleepstudy, Kenward-Roger",
+        file="sleepstudy.csv",
+        formula="Reaction ~ Days + (Days | Subject)",
+        factors=("Subject",),
+        repeats=5,
+        task="kenward-roger",
+    ),
+    Case(
+        name="sleepstudy, bootstrap replicate",
+        file="sleepstudy.csv",
+        formula="Reaction ~ Days + (Days | Subject)",
+        factors=("Subject",),
+        repeats=3,
+        task="bootstrap",
+    ),
+    Case(
+        name="md_red, Satterthwaite",
+        file="md_red.csv",
+        formula="Effect_Size ~ Condition + (1 + Condition | SubjectID) + (1 | Experiment) + (1 | Region)",
+        factors=("Condition", "SubjectID", "Experiment", "Region"),
+        repeats=3,
+        task="satterthwaite",
+    ),
+    Case(
+        name="md_red, Kenward-Roger, one factor",
+        file="md_red.csv",
+        formula="Effect_Size ~ Condition + (1 | SubjectID)",
+        factors=("Condition", "SubjectID"),
+        repeats=1,
+        task="kenward-roger",
+    ),
 )
 
+LIMIT = 1500.0
+"""Seconds after which a peer is stopped."""
 
-def _timed(fit: Callable[[], Any], criterion: Callable[[Any], float], repeats: int) -> None:
+
+def _timed(call: Callable[[], Any], answer: Callable[[Any], list[float]], repeats: int, replicates: int = 1) -> None:
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        made = fit()
-        seconds = time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "criterion": float(criterion(made))}), flush=True)
+        made = call()
+        seconds = (time.perf_counter() - start) / replicates
+        print(json.dumps({"seconds": seconds, "answer": [float(value) for value in answer(made)]}), flush=True)
 
 
 def _frame(case: Case, folder: Path) -> Any:
@@ -90,45 +139,67 @@ def _bayeslmm(case: Case, folder: Path) -> None:
     import bayeslmm as bl
 
     frame = _frame(case, folder)
-    _timed(lambda: bl.lmer(case.formula, frame), lambda fit: fit.criterion, case.repeats)
+    if case.task == "fit":
+        _timed(lambda: bl.lmer(case.formula, frame), lambda fit: [fit.criterion], case.repeats)
+        return
+    fit = bl.lmer(case.formula, frame)
+    if case.task == "bootstrap":
+        _timed(lambda: bl.bootstrap(fit, n=200, seed=1), lambda made: [], case.repeats, 200)
+        return
+    _timed(lambda: fit.coefficients(case.task), lambda table: [*table["se"], *table["df"]], case.repeats)
 
 
 def _mixedlm(case: Case, folder: Path) -> None:
     import mixedlm
 
+    if case.task != "fit":
+        raise SystemExit("fits only")
     frame = _frame(case, folder)
-    _timed(lambda: mixedlm.lmer(case.formula, frame), lambda fit: -2 * fit.logLik().value, case.repeats)
+    _timed(lambda: mixedlm.lmer(case.formula, frame), lambda fit: [-2 * fit.logLik().value], case.repeats)
 
 
 def _statsmodels(case: Case, folder: Path) -> None:
     from statsmodels.regression.mixed_linear_model import MixedLM
 
-    if len(case.factors) > 1:
-        raise SystemExit("statsmodels has one grouping factor")
+    if len(case.factors) > 1 or case.task != "fit":
+        raise SystemExit("fits of one grouping factor only")
     frame = _frame(case, folder)
     fixed = case.formula.partition(" + (")[0]
     _timed(
         lambda: MixedLM.from_formula(fixed, frame, groups=case.factors[0], re_formula="~ Days").fit(),
-        lambda fit: -2 * fit.llf,
+        lambda fit: [-2 * fit.llf],
         case.repeats,
     )
 
 
+PEERS = ("bayeslmm", "R", "mixedlm", "statsmodels")
+R_NAMES = {"fit": "lme4", "satterthwaite": "lmerTest", "kenward-roger": "pbkrtest", "bootstrap": "lme4 (bootMer)"}
 WORKERS = {"bayeslmm": _bayeslmm, "mixedlm": _mixedlm, "statsmodels": _statsmodels}
 
 
-def measure(peer: str, case: Case, folder: Path) -> list[dict[str, float]]:
-    """Run one peer on one case in its own process; an empty list where it cannot."""
-    if peer == "lme4":
+def measure(peer: str, case: Case, folder: Path) -> list[dict[str, Any]]:
+    """Run one peer on one case in its own process; an empty list where it cannot, or not within the limit."""
+    if peer == "R":
         script = [shutil.which("Rscript") or "Rscript", str(HERE / "lmer.R")]
-        command = [*script, str(folder / case.file), case.formula, ",".join(case.factors), str(case.repeats + 1)]
+        command = [*script, str(folder / case.file), case.formula, ",".join(case.factors), str(case.repeats + 1), case.task]
     else:
         command = [sys.executable, __file__, "--worker", peer, "--case", case.name, str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900, env={**os.environ, **THREADS})
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT, env={**os.environ, **THREADS})
     except (subprocess.SubprocessError, OSError):
         return []
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def _disagreement(case: Case, made: list[dict[str, Any]], runs: dict[str, list[dict[str, Any]]]) -> str:
+    """Return how far a peer's answer is from the least criterion, or from our standard errors and degrees of freedom."""
+    answer = made[-1]["answer"]
+    if not answer:
+        return ""
+    if case.task == "fit":
+        return f"{answer[0] - min(run['answer'][0] for peer in runs.values() for run in peer):.1e}"
+    ours = runs["bayeslmm"][-1]["answer"]
+    return f"{max(abs(a - b) / abs(b) for a, b in zip(answer, ours, strict=True)):.1e}"
 
 
 def versions() -> str:
@@ -142,7 +213,7 @@ def versions() -> str:
         except metadata.PackageNotFoundError:
             parts.append(f"{name} not installed")
     if shutil.which("Rscript"):
-        line = 'cat(R.version.string, "lme4", as.character(packageVersion("lme4")))'
+        line = 'cat(R.version.string); for (p in c("lme4", "lmerTest", "pbkrtest")) cat(",", p, as.character(packageVersion(p)))'
         parts.append(subprocess.run(["Rscript", "-e", line], capture_output=True, text=True, check=False).stdout.strip())
     return ", ".join(parts)
 
@@ -150,20 +221,20 @@ def versions() -> str:
 def table(folder: Path) -> str:
     """Measure all cases with all peers and return the table as Markdown."""
     lines = [
-        "| model | peer | first call, s | median, s | times ours | criterion above the least |",
+        "| task | peer | first call, s | median, s | times ours | disagreement |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for case in CASES:
-        runs = {peer: measure(peer, case, folder) for peer in ("bayeslmm", "lme4", "mixedlm", "statsmodels")}
-        least = min(run["criterion"] for made in runs.values() for run in made)
+        runs = {peer: measure(peer, case, folder) for peer in PEERS}
         ours = statistics.median(run["seconds"] for run in runs["bayeslmm"][1:])
         for peer, made in runs.items():
-            if not made:
-                lines.append(f"| {case.name} | {peer} | cannot | | | |")
-                continue
-            median = statistics.median(run["seconds"] for run in made[1:])
-            above = made[-1]["criterion"] - least
-            lines.append(f"| {case.name} | {peer} | {made[0]['seconds']:.3f} | {median:.4f} | {median / ours:.1f} | {above:.1e} |")
+            shown = R_NAMES[case.task] if peer == "R" else peer
+            if not made and (case.task == "fit" or peer == "R"):
+                lines.append(f"| {case.name} | {shown} | cannot, or not within {LIMIT:.0f} s | | | |")
+            elif made:
+                median = statistics.median(run["seconds"] for run in made[1:] or made)
+                far = _disagreement(case, made, runs)
+                lines.append(f"| {case.name} | {shown} | {made[0]['seconds']:.3f} | {median:.4f} | {median / ours:.1f} | {far} |")
     return "\n".join(lines)
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/nist.py [FOLDER] [--out benchmarks/results/nist.md]
 
-FOLDER (default: `nist` in the folder of reference results, environment variable BAYESLMM_REFERENCE_DIR) holds the eleven one-way data sets of the Statistical Reference
-Datasets (NIST, 1998) and `nist_anova.json`. Digits: -log10 of the relative error, at most 15. "Attainable" is the answer in exact rational
-arithmetic on the data as 64-bit numbers, which cannot hold all of their digits: nobody who reads doubles can do better.
+FOLDER (default: `nist` in the folder of reference results, environment variable BAYESLMM_REFERENCE_DIR) holds the eleven one-way data
+sets of the Statistical Reference Datasets (NIST, 1998) and `nist_anova.json`. Digits: -log10 of the relative error, at most 15.
+"Attainable" is the answer in exact rational arithmetic on the data as 64-bit numbers, which cannot hold all of their digits:
+nobody who reads doubles can do better.
 """
 
 from __future__ import annotations
