@@ -45,7 +45,7 @@ slow: setup
 
 bench: setup
 	$(UV) pip install --quiet --python $(BIN)/python --group bench
-	$(BIN)/python benchmarks/lmm.py --out benchmarks/results/lmm.md
+	$(BIN)/python benchmarks/classical.py --out benchmarks/results/classical.md
 	$(BIN)/python benchmarks/nist.py --out benchmarks/results/nist.md
 
 notebooks: setup

@@ -1,11 +1,11 @@
-"""Time `bl.lmer` and what follows a fit beside lme4, lmerTest, pbkrtest, mixedlm and statsmodels: the same files, one run, one core.
+"""Time `bl.lmer`, `bl.glmer` and what follows a fit beside lme4, lmerTest, pbkrtest, mixedlm and statsmodels, in one run on one core.
 
-    python benchmarks/lmm.py [FOLDER] [--out benchmarks/results/lmm.md]
+    python benchmarks/classical.py [FOLDER] [--out benchmarks/results/classical.md]
 
-FOLDER (default: the environment variable BAYESLMM_DATA_DIR) holds sleepstudy.csv, md_red.csv and InstEval.csv.gz. A peer that is not
-installed is left out and said so. Whole calls are timed (a fit: formula, design, search, estimates), each peer in a process of its own; the
-first call, which may compile, is shown apart; medians of the others are compared. Peers have to agree: the last column is the REML
-criterion above the least one found, for tests the largest relative difference of the standard errors and degrees of freedom from ours.
+FOLDER (default: the environment variable BAYESLMM_DATA_DIR) holds the data files. A peer that is not installed is left out and said so.
+Whole calls are timed (a fit: formula, design, search, estimates), each peer in a process of its own; the first call, which may compile, is
+shown apart; medians of the others are compared. Peers have to agree: the last column is the criterion (REML, or -2 log L) above the least
+one found, for tests the largest relative difference of the standard errors and degrees of freedom from ours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ HERE = Path(__file__).resolve().parent
 class Case:
     """One task on one model: its file, formula, the columns that are factors, how often it is timed.
 
-    `task`: `fit`; `satterthwaite` and `kenward-roger` (the table of coefficients with degrees of freedom, of a fit at hand);
+    `family`: `gaussian` (REML) or that of a Laplace fit. `task`: `fit`;
+    `satterthwaite` and `kenward-roger` (the table of coefficients with degrees of freedom, of a fit at hand);
     `bootstrap` (one parametric replicate, the mean over 200).
     """
 
@@ -43,6 +44,7 @@ class Case:
     factors: tuple[str, ...]
     repeats: int
     task: str = "fit"
+    family: str = "gaussian"
 
 
 CASES = (
@@ -114,6 +116,30 @@ CASES = (
         repeats=1,
         task="kenward-roger",
     ),
+    Case(
+        name="cbpp, binomial",
+        file="cbpp.csv",
+        formula="cbind(incidence, size - incidence) ~ period + (1 | herd)",
+        factors=("period", "herd"),
+        repeats=10,
+        family="binomial",
+    ),
+    Case(
+        name="grouseticks, Poisson, three random terms",
+        file="grouseticks.csv",
+        formula="TICKS ~ YEAR + cHEIGHT + (1 | BROOD) + (1 | INDEX) + (1 | LOCATION)",
+        factors=("YEAR", "BROOD", "INDEX", "LOCATION"),
+        repeats=3,
+        family="poisson",
+    ),
+    Case(
+        name="VerbAgg, persons and items crossed",
+        file="VerbAgg.csv",
+        formula="r2 ~ Anger + Gender + btype + situ + (1 | id) + (1 | item)",
+        factors=("r2", "Gender", "btype", "situ", "id", "item"),
+        repeats=3,
+        family="binomial",
+    ),
 )
 
 LIMIT = 1500.0
@@ -140,7 +166,8 @@ def _bayeslmm(case: Case, folder: Path) -> None:
 
     frame = _frame(case, folder)
     if case.task == "fit":
-        _timed(lambda: bl.lmer(case.formula, frame), lambda fit: [fit.criterion], case.repeats)
+        call = (lambda: bl.lmer(case.formula, frame)) if case.family == "gaussian" else (lambda: bl.glmer(case.formula, frame, case.family))
+        _timed(call, lambda fit: [fit.criterion], case.repeats)
         return
     fit = bl.lmer(case.formula, frame)
     if case.task == "bootstrap":
@@ -154,14 +181,26 @@ def _mixedlm(case: Case, folder: Path) -> None:
 
     if case.task != "fit":
         raise SystemExit("fits only")
-    frame = _frame(case, folder)
-    _timed(lambda: mixedlm.lmer(case.formula, frame), lambda fit: [-2 * fit.logLik().value], case.repeats)
+    frame, formula, weights = _frame(case, folder), case.formula, None
+    families = {"binomial": mixedlm.families.Binomial, "poisson": mixedlm.families.Poisson}
+    if "r2" in frame:
+        frame = frame.assign(r2=(frame["r2"] == "Y").astype(float))
+    if "incidence" in frame:
+        frame, weights = frame.assign(share=frame["incidence"] / frame["size"]), "size"
+        formula = f"share ~{formula.partition('~')[2]}"
+
+    def fit() -> Any:
+        if case.family == "gaussian":
+            return mixedlm.lmer(formula, frame)
+        return mixedlm.glmer(formula, frame, families[case.family](), weights=weights)
+
+    _timed(fit, lambda fit: [-2 * fit.logLik().value], case.repeats)
 
 
 def _statsmodels(case: Case, folder: Path) -> None:
     from statsmodels.regression.mixed_linear_model import MixedLM
 
-    if len(case.factors) > 1 or case.task != "fit":
+    if len(case.factors) > 1 or case.task != "fit" or case.family != "gaussian":
         raise SystemExit("fits of one grouping factor only")
     frame = _frame(case, folder)
     fixed = case.formula.partition(" + (")[0]
@@ -180,8 +219,8 @@ WORKERS = {"bayeslmm": _bayeslmm, "mixedlm": _mixedlm, "statsmodels": _statsmode
 def measure(peer: str, case: Case, folder: Path) -> list[dict[str, Any]]:
     """Run one peer on one case in its own process; an empty list where it cannot, or not within the limit."""
     if peer == "R":
-        script = [shutil.which("Rscript") or "Rscript", str(HERE / "lmer.R")]
-        command = [*script, str(folder / case.file), case.formula, ",".join(case.factors), str(case.repeats + 1), case.task]
+        script = [shutil.which("Rscript") or "Rscript", str(HERE / "classical.R")]
+        command = [*script, str(folder / case.file), case.formula, ",".join(case.factors), str(case.repeats + 1), case.task, case.family]
     else:
         command = [sys.executable, __file__, "--worker", peer, "--case", case.name, str(folder)]
     try:
@@ -253,7 +292,7 @@ def main() -> int:
     if missing:
         print(f"not in {folder}: {', '.join(missing)}; give the folder as argument or in BAYESLMM_DATA_DIR", file=sys.stderr)
         return 2
-    text = f"# Linear mixed models: seconds on one core\n\n{datetime.date.today()}; {versions()}\n\n{table(folder)}\n"
+    text = f"# Mixed models by maximum likelihood: seconds on one core\n\n{datetime.date.today()}; {versions()}\n\n{table(folder)}\n"
     print(text)
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
