@@ -29,18 +29,25 @@ _EXPORTS = {
     "bayeslmm.priors": ("prior",),
     "bayeslmm.model": ("Model", "default_priors", "model"),
     "bayeslmm.fit": ("Check", "Diagnostics", "Fit"),
-    "bayeslmm.classical": ("ClassicalFit", "lmer", "refit"),
+    "bayeslmm.classical": ("ClassicalFit", "glmer", "lmer", "refit"),
     "bayeslmm.classical.anova": ("anova",),
-    "bayeslmm.classical.variance_tests": ("ranova",),
+    "bayeslmm.classical.all_fit": ("all_fit",),
+    "bayeslmm.classical.influence": ("influence",),
+    "bayeslmm.classical.variance_tests": ("ranova", "variance_test"),
     "bayeslmm.classical.bootstrap": ("bootstrap",),
     "bayeslmm.classical.intervals": ("confint",),
     "bayeslmm.classical.profile": ("profile",),
     "bayeslmm.bayes": ("BayesFit", "brm"),
+    "bayeslmm.effects.comparisons": ("comparisons",),
     "bayeslmm.effects.emmeans": ("emmeans",),
+    "bayeslmm.effects.predictions": ("predictions",),
+    "bayeslmm.effects.slopes": ("slopes",),
     "bayeslmm.effects.variance": ("icc", "r2"),
     "bayeslmm.plots": ("plot",),
     "bayeslmm.compare": ("Comparison", "compare", "fit"),
+    "bayeslmm.remedy": ("Remedy", "remedy"),
     "bayeslmm.report": ("Report", "report"),
+    "bayeslmm.separation": ("Separation", "separation"),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
@@ -74,19 +81,26 @@ if TYPE_CHECKING:
     from bayeslmm.bayes import BayesFit as BayesFit
     from bayeslmm.bayes import brm as brm
     from bayeslmm.classical import ClassicalFit as ClassicalFit
+    from bayeslmm.classical import glmer as glmer
     from bayeslmm.classical import lmer as lmer
     from bayeslmm.classical import refit as refit
+    from bayeslmm.classical.all_fit import all_fit as all_fit
     from bayeslmm.classical.anova import anova as anova
     from bayeslmm.classical.bootstrap import bootstrap as bootstrap
+    from bayeslmm.classical.influence import influence as influence
     from bayeslmm.classical.intervals import confint as confint
     from bayeslmm.classical.profile import profile as profile
     from bayeslmm.classical.variance_tests import ranova as ranova
+    from bayeslmm.classical.variance_tests import variance_test as variance_test
     from bayeslmm.compare import Comparison as Comparison
     from bayeslmm.compare import compare as compare
     from bayeslmm.compare import fit as fit
     from bayeslmm.datasets import list_datasets as list_datasets
     from bayeslmm.datasets import load_dataset as load_dataset
+    from bayeslmm.effects.comparisons import comparisons as comparisons
     from bayeslmm.effects.emmeans import emmeans as emmeans
+    from bayeslmm.effects.predictions import predictions as predictions
+    from bayeslmm.effects.slopes import slopes as slopes
     from bayeslmm.effects.variance import icc as icc
     from bayeslmm.effects.variance import r2 as r2
     from bayeslmm.errors import BayesLmmError as BayesLmmError
@@ -109,5 +123,9 @@ if TYPE_CHECKING:
     from bayeslmm.model import model as model
     from bayeslmm.plots import plot as plot
     from bayeslmm.priors import prior as prior
+    from bayeslmm.remedy import Remedy as Remedy
+    from bayeslmm.remedy import remedy as remedy
     from bayeslmm.report import Report as Report
     from bayeslmm.report import report as report
+    from bayeslmm.separation import Separation as Separation
+    from bayeslmm.separation import separation as separation

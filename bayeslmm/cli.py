@@ -183,9 +183,9 @@ def _both(model: Any, sampling: Mapping[str, Any]) -> Any:
 
 
 def _reml(model: Any, sampling: Mapping[str, Any]) -> Any:
-    from bayeslmm.classical import lmer
+    from bayeslmm.classical import engine_for
 
-    return lmer(model)
+    return engine_for(model)[1]()
 
 
 def _nuts(model: Any, sampling: Mapping[str, Any]) -> Any:

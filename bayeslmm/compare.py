@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bayeslmm.model import Model
     from bayeslmm.priors import PriorRow
 
-__all__ = ["Comparison", "compare", "fit"]
+__all__ = ["Comparison", "compare", "fit", "html_table", "side_by_side", "text_table"]
 
 _KEYS = ["part", "group", "term"]
 AGREE, DIFFER = 0.25, 1.0
@@ -72,16 +72,15 @@ class Comparison:
         return self.fits[self.labels.index(label)]
 
     def __str__(self) -> str:
-        return "\n".join([_render(self), "", *self.verdicts])
+        return "\n".join([text_table(self), "", *self.verdicts])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        shown = self.table.drop(columns=[name for name in self.table if str(name).endswith(("_lower", "_upper"))])
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.verdicts)
-        return shown.to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="") + f"<ul>{sentences}</ul>"
+        return f"{html_table(self)}<ul>{sentences}</ul>"
 
 
 def compare(*fits: Fit) -> Comparison:
@@ -137,6 +136,7 @@ def fit(
     weights: Any = None,
     offset: Any = None,
     contrasts: Any = None,
+    data2: Any = None,
     na: str = "omit",
     dialect: str = "lme4",
     chains: int = 4,
@@ -152,7 +152,7 @@ def fit(
 
     Parameters
     ----------
-    formula, data, family, link, priors, weights, offset, contrasts, na, dialect
+    formula, data, family, link, priors, weights, offset, contrasts, data2, na, dialect
         The model, as `model` takes them; or a ready `Model` in place of formula and data.
     reml
         True for REML, False for ML, in the classical engine.
@@ -176,7 +176,7 @@ def fit(
     >>> print(both)  # doctest: +SKIP
     """
     from bayeslmm.bayes import brm
-    from bayeslmm.classical import lmer
+    from bayeslmm.classical import engine_for
 
     ready = as_model(
         formula,
@@ -187,15 +187,17 @@ def fit(
         weights=weights,
         offset=offset,
         contrasts=contrasts,
+        data2=data2,
         na=na,
         dialect=dialect,
     )
     absent: tuple[tuple[str, str], ...] = ()
     made: list[Fit] = []
+    method, classical = engine_for(ready, reml=reml)
     try:
-        made.append(lmer(ready, reml=reml))
+        made.append(classical())
     except BayesLmmError as refusal:
-        absent = (("REML" if reml else "ML", str(refusal)),)
+        absent = ((method, str(refusal)),)
     made.append(
         brm(
             ready,
@@ -213,8 +215,12 @@ def fit(
 
 
 def _comparison(fits: Sequence[Fit], absent: tuple[tuple[str, str], ...] = ()) -> Comparison:
-    labels = _labels([one.method for one in fits])
-    return Comparison(fits=tuple(fits), labels=labels, table=_table(fits, labels), absent=absent)
+    return side_by_side(fits, _labels([one.method for one in fits]), absent)
+
+
+def side_by_side(fits: Sequence[Fit], labels: Sequence[str], absent: tuple[tuple[str, str], ...] = ()) -> Comparison:
+    """Return fits of the same rows under labels of one's own."""
+    return Comparison(fits=tuple(fits), labels=tuple(labels), table=_table(fits, labels), absent=absent)
 
 
 def _labels(methods: Sequence[str]) -> tuple[str, ...]:
@@ -300,7 +306,14 @@ def _soundness(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def _render(comparison: Comparison) -> str:
+def html_table(comparison: Comparison) -> str:
+    """Return the table as HTML, without the intervals."""
+    shown = comparison.table.drop(columns=[name for name in comparison.table if str(name).endswith(("_lower", "_upper"))])
+    html: str = shown.to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="")
+    return html
+
+
+def text_table(comparison: Comparison) -> str:
     """Return the table as text: estimate and standard error of each fit, difference in standard errors, verdict."""
     table = comparison.table
     columns: dict[str, list[str]] = {name: [str(value) for value in table[name]] for name in _KEYS}

@@ -15,8 +15,9 @@ from bayeslmm.errors import DataError, DataWarning, FormulaError, suggest
 from bayeslmm.formula import Formula, deparse, expand_dot, parse
 from bayeslmm.formula.contrasts import contrast_spec
 from bayeslmm.formula.evaluate import Scope, columns_in, evaluate
-from bayeslmm.formula.nodes import Call, Name, Node, Predictor, RandomTerm, Response, Term, names_in
+from bayeslmm.formula.nodes import Call, Name, Node, Predictor, RandomTerm, Response, SeriesTerm, Term, names_in
 from bayeslmm.formula.values import MISSING, Factor, Numbers, as_factor, drop_unused, frozen, recode
+from bayeslmm.known import Known, Relationship, known_among, relationships
 from bayeslmm.model_matrix import FactorCoding, Matrix, build_matrix, full_rank_columns
 from bayeslmm.random_blocks import (
     RandomBlock,
@@ -29,12 +30,25 @@ from bayeslmm.random_blocks import (
     sparse_Z,
     weak_groups,
 )
+from bayeslmm.series import Series, make_series, order_within
 
 if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-__all__ = ["Design", "Encoder", "FixedPart", "NewRows", "RandomBlock", "check_groups", "encode", "group_table", "nesting", "weak_groups"]
+__all__ = [
+    "Design",
+    "Encoder",
+    "FixedPart",
+    "NewRows",
+    "RandomBlock",
+    "check_groups",
+    "encode",
+    "group_table",
+    "nesting",
+    "weak_groups",
+    "without_intercept",
+]
 
 type Array = np.ndarray
 
@@ -68,6 +82,7 @@ class Design:
     `index`: the kept rows' labels; `kept` (N,) mask over the frame's rows; `missing`: column -> number of rows without it;
     `excluded`: `zero weight`, `no trials` -> number of complete rows left out because they say nothing.
     `parameters`: designs of further distributional parameters (`sigma`, `zi`, ...), each `(FixedPart, blocks)`.
+    `series`: the rows' series where the formula has a correlation of residuals, `ar(time, gr)`.
     """
 
     y: Array
@@ -86,6 +101,7 @@ class Design:
     encoder: Encoder
     parameters: Mapping[str, Part] = field(default_factory=lambda: MappingProxyType({}))
     excluded: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    series: Series | None = None
 
     @property
     def X(self) -> Array:
@@ -136,6 +152,7 @@ class NewRows:
     `blocks`: as in the fit, `index` -1 where the level is new or missing. `unseen`: block's name -> `(labels, index)`, the
     new levels and, by row, the position among them (-1: none), so that rows of one new level can share an effect.
     `y`: where the response was asked for. `trials`: then, and where their columns are there. `weights` (n,): ones where none.
+    `series`: where it was asked for, and the formula has a correlation of residuals.
     """
 
     X: Array
@@ -148,6 +165,7 @@ class NewRows:
     y: Array | None = None
     trials: Array | None = None
     parameters: Mapping[str, Part] = field(default_factory=lambda: MappingProxyType({}))
+    series: Series | None = None
 
     @property
     def n(self) -> int:
@@ -165,11 +183,12 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockCoding:
-    """What a fit remembers of a random block: which of the predictor's random terms it is, its name and levels."""
+    """What a fit remembers of a random block: which of the predictor's random terms it is, its name, levels and their covariance."""
 
     position: int
     name: str
     levels: tuple[str, ...]
+    known: Known | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +213,17 @@ class Encoder:
     offset: str | None
     array_offset: bool
 
-    def encode_new(self, newdata: Any, *, random: bool = True, need_response: bool = False) -> NewRows:
+    @property
+    def relationships(self) -> dict[str, Relationship]:
+        """The matrices of `data2` that its terms name, by name; `encode` and `model` take them as they are."""
+        return {
+            coding.known.relationship.name: coding.known.relationship
+            for codings in self.blocks.values()
+            for coding in codings
+            if coding.known
+        }
+
+    def encode_new(self, newdata: Any, *, random: bool = True, need_response: bool = False, series: bool = False) -> NewRows:
         """Code new rows as the fit coded its own.
 
         Parameters
@@ -205,6 +234,8 @@ class Encoder:
             Whether the groups of the rows are wanted; without them grouping columns may be absent and every index is -1.
         need_response
             Whether the response is wanted, and so must be there.
+        series
+            Whether the series of correlated residuals are wanted; without them the columns of time and series may be absent.
 
         Raises
         ------
@@ -219,7 +250,8 @@ class Encoder:
         >>> encode(parse("y ~ x"), data).encoder.encode_new({"x": [5.0]}).X.tolist()
         [[1.0, 5.0]]
         """
-        return _encode_new(self, to_pandas(newdata), random, need_response)
+        rows = _encode_new(self, to_pandas(newdata), random, need_response)
+        return replace(rows, series=_new_series(self, to_pandas(newdata))) if series else rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON-able data: the formula's text, numbers, names."""
@@ -250,6 +282,7 @@ def encode(
     contrasts: Mapping[str, Any] | None = None,
     weights: str | Any | None = None,
     offset: str | Any | None = None,
+    data2: Mapping[str, Any] | None = None,
     na: str = "omit",
     need_response: bool = True,
 ) -> Design:
@@ -265,6 +298,8 @@ def encode(
         Column (or label, as `factor(x)`) -> contrast of a fixed factor; as in lme4, random effects keep the default.
     weights, offset
         A column's name or an array, one value a row of `frame`; the offset adds to those of the formula.
+    data2
+        Name -> covariance matrix among levels, for `gr(g, cov = name)`, as `bayeslmm.known.relationships` takes them.
     na
         `"omit"`: rows that lack a value of any column used are left out and counted; `"raise"`: they are refused. Rows of
         weight zero or of no trials, which say nothing, are left out and counted in either case.
@@ -302,7 +337,7 @@ def encode(
     scope = Scope(read=raw.__getitem__, states=states, fitting=True, rows=table.index, text=formula.text, complete=kept)
     kept, excluded = _informative_rows(given["weights"], formula.response if need_response else None, scope, kept)
     source = _Source(scope=scope, size=len(table), kept=None if kept.all() else kept)
-    coder = _Coder(source=source, contrasts=_contrast_specs(contrasts))
+    coder = _Coder(source=source, contrasts=_contrast_specs(contrasts), relationships=relationships(data2, _covariances(formula)))
     parts = {name: _fit_part(coder, predictor) for name, predictor in _predictors(formula)}
     _check_contrasts(coder)
     y, trials, levels = _fit_response(formula.response, source) if need_response else (np.full(source.n, np.nan), None, None)
@@ -338,6 +373,33 @@ def encode(
         has_offset=shift is not None,
         encoder=encoder,
         parameters=MappingProxyType({name: (part.fixed, part.blocks) for name, part in parts.items() if name != MEAN}),
+        series=_series(formula.mean.series, source),
+    )
+
+
+def without_intercept(design: Design) -> Design:
+    """Return the design without the mean's column of ones, whose place the thresholds of an ordered response take.
+
+    Raises
+    ------
+    FormulaError
+        If there is no such column: `0 + x` with thresholds would code the factors by every level.
+    """
+    fixed, encoder = design.fixed, design.encoder
+    if "(Intercept)" not in fixed.names:
+        raise FormulaError("thresholds stand for the intercept of an ordered response; leave `0 +` out of the formula")
+    at = fixed.names.index("(Intercept)")
+    rest = [i for i in range(len(fixed.names)) if i != at]
+    kept = tuple(encoder.kept[MEAN][i] for i in rest)
+    return replace(
+        design,
+        fixed=replace(
+            fixed,
+            X=frozen(np.ascontiguousarray(fixed.X[:, rest])),
+            names=tuple(fixed.names[i] for i in rest),
+            assign=tuple(fixed.assign[i] for i in rest),
+        ),
+        encoder=replace(encoder, kept=MappingProxyType({**encoder.kept, MEAN: kept})),
     )
 
 
@@ -348,6 +410,8 @@ def _check_formula(formula: Formula, need_response: bool) -> None:
     if not (mean.terms or mean.intercept or mean.random):
         raise FormulaError("the model is empty: it has no intercept, no term and no random effect", text=formula.text)
     for name, predictor in formula.parameters.items():
+        if predictor.series is not None:
+            raise FormulaError(f"{predictor.series.name}() in the predictor of {name} has no meaning; put it in that of the mean")
         if predictor.offsets:
             raise FormulaError(f"an offset in the predictor of {name} is not available; put it in the predictor of the mean")
     _check_circular(formula)
@@ -384,6 +448,7 @@ def _columns_used(formula: Formula, *, random: bool, response: bool) -> list[str
         nodes += [*formula.response.nodes, *([formula.response.weights] if formula.response.weights is not None else [])]
     for _, predictor in _predictors(formula):
         nodes += [variable for term in predictor.terms for variable in term.variables] + list(predictor.offsets)
+        nodes += predictor.series.nodes if random and predictor.series is not None else ()
         for bar in predictor.random if random else ():
             nodes += [variable for term in bar.effects for variable in term.variables] + list(bar.group)
     return list(dict.fromkeys(name for node in nodes for name in columns_in(node)))
@@ -539,6 +604,7 @@ class _Coder:
 
     source: _Source
     contrasts: dict[str, Any]
+    relationships: Mapping[str, Relationship]
     factors: dict[str, FactorCoding] = field(default_factory=dict)
 
 
@@ -557,10 +623,11 @@ def _fit_part(coder: _Coder, predictor: Predictor) -> _PartFit:
     kept = full_rank_columns(matrix.X)
     _check_names([matrix.names[i] for i in kept])
     terms = tuple(term.label for term in predictor.terms)
+    _check_covariances(predictor.random)
     found = ordered(
         [_fit_block(coder, term, position) for position, term in enumerate(predictor.random) if not _repeated(predictor, position)]
     )
-    codings = tuple(BlockCoding(position=position, name=block.name, levels=block.levels) for position, block in found)
+    codings = tuple(BlockCoding(position=position, name=block.name, levels=block.levels, known=block.known) for position, block in found)
     return _PartFit(
         fixed=_fixed_part(matrix, kept, terms),
         blocks=tuple(block for _, block in found),
@@ -657,7 +724,24 @@ def _repeated(predictor: Predictor, position: int) -> bool:
 
 
 def _identity(term: RandomTerm) -> tuple[object, ...]:
-    return tuple(effect.label for effect in term.effects), term.intercept, term.group_label, term.structure, term.options
+    return tuple(effect.label for effect in term.effects), term.intercept, term.group_label, term.structure, term.options, term.cov
+
+
+def _covariances(formula: Formula) -> tuple[str, ...]:
+    """Return the matrices of `data2` that random terms name."""
+    return tuple(dict.fromkeys(bar.cov for _, predictor in _predictors(formula) for bar in predictor.random if bar.cov))
+
+
+def _check_covariances(random: Sequence[RandomTerm]) -> None:
+    """Refuse one factor under several covariances among its levels: their effects would bear one name."""
+    first = {term.group_label: term for term in reversed(random)}
+    for term in random:
+        if term.cov != first[term.group_label].cov:
+            column = term.group_label
+            raise FormulaError(
+                f"'{column}' stands in {first[column].text} and in {term.text}, with another covariance among its levels; copy the column "
+                f"under another name and group one term by that, as (1 | gr({column}, cov = A)) + (1 | {column}2)"
+            )
 
 
 def _fit_block(coder: _Coder, term: RandomTerm, position: int) -> tuple[int, RandomBlock]:
@@ -669,7 +753,8 @@ def _fit_block(coder: _Coder, term: RandomTerm, position: int) -> tuple[int, Ran
         raise DataError(f"two levels of '{term.group_label}' have one name because a level contains ':'; rename the levels")
     effects = build_matrix(term.effects, term.intercept, values, coder.factors, coder.source.n)
     _check_names(effects.names)
-    return position, make_block(term, term.group_label, group, effects)
+    known = known_among(coder.relationships[term.cov], group.levels, term.group_label) if term.cov else None
+    return position, make_block(term, term.group_label, group, effects, known)
 
 
 def _check_group(value: Numbers | Factor, label: str) -> None:
@@ -685,6 +770,26 @@ def _check_group(value: Numbers | Factor, label: str) -> None:
             f"the grouping column '{label}' holds {count} different fractions in {len(value.values)} rows: a measurement, not a group",
             column=label,
         )
+
+
+# Series ----------------------------------------------------------------------------------------------------------------
+
+
+def _series(term: SeriesTerm | None, source: _Source) -> Series | None:
+    """Return the rows' series of a residual term: one where it has no group; its rows in their order where it has no time."""
+    if term is None:
+        return None
+    index = np.zeros(source.n, dtype=np.int64)
+    for node in term.group:
+        _check_group(source.value(node), deparse(node))
+    if term.group:
+        index = drop_unused(crossed([as_factor(source.value(node)) for node in term.group])).codes.astype(np.int64)
+    time = order_within(index) if term.time is None else source.numbers(term.time, "time")
+    return make_series(term, index, time, source.take(np.asarray(source.scope.rows, dtype=object)))
+
+
+def _new_series(encoder: Encoder, table: pd.DataFrame) -> Series | None:
+    return _series(encoder.formula.mean.series, _new_source(replace(encoder, columns=MappingProxyType({})), table, {}))
 
 
 # Response, weights, offset ---------------------------------------------------------------------------------------------
@@ -838,14 +943,17 @@ def _new_part(
         term = predictor.random[coding.position]
         effects = build_matrix(term.effects, term.intercept, _new_values(encoder, term.effects, source), encoder.factors, source.n)
         group = _new_group(term, coding, source) if random else _no_group(coding, source.n)
-        blocks.append(make_block(term, coding.name, group, effects))
+        blocks.append(make_block(term, coding.name, group, effects, coding.known and coding.known.extended(group.levels)))
         if group.unseen:
             unseen[coding.name] = (group.unseen, np.where(group.codes < MISSING, -2 - group.codes, -1))
     return fixed, tuple(blocks), unseen
 
 
 def _new_group(term: RandomTerm, coding: BlockCoding, source: _Source) -> Factor:
-    return recode(crossed([as_factor(source.value(node)) for node in term.group]), coding.levels)
+    group = recode(crossed([as_factor(source.value(node)) for node in term.group]), coding.levels)
+    if coding.known is None or not group.unseen:
+        return group
+    return recode(group, (*coding.levels, *coding.known.related(group.unseen)))
 
 
 def _no_group(coding: BlockCoding, n: int) -> Factor:
@@ -916,7 +1024,10 @@ def _encoder_to_dict(encoder: Encoder) -> dict[str, Any]:
         "contrasts": dict(encoder.contrasts),
         "kept": {name: list(positions) for name, positions in encoder.kept.items()},
         "blocks": {
-            name: [{"position": block.position, "name": block.name, "levels": list(block.levels)} for block in blocks]
+            name: [
+                {"position": block.position, "name": block.name, "levels": list(block.levels), "known": _known_to_dict(block.known)}
+                for block in blocks
+            ]
             for name, blocks in encoder.blocks.items()
         },
         "response_levels": None if encoder.response_levels is None else list(encoder.response_levels),
@@ -924,6 +1035,20 @@ def _encoder_to_dict(encoder: Encoder) -> dict[str, Any]:
         "offset": encoder.offset,
         "array_offset": encoder.array_offset,
     }
+
+
+def _known_to_dict(known: Known | None) -> dict[str, Any] | None:
+    if known is None:
+        return None
+    whole = known.relationship
+    return {"name": whole.name, "labels": list(whole.labels), "matrix": whole.matrix.tolist()}
+
+
+def _known_from_dict(plain: Mapping[str, Any] | None, levels: Sequence[str]) -> Known | None:
+    if plain is None:
+        return None
+    matrix = frozen(np.array(plain["matrix"], dtype=np.float64))
+    return known_among(Relationship(name=plain["name"], labels=tuple(plain["labels"]), matrix=matrix), levels)
 
 
 def _encoder_from_dict(plain: Mapping[str, Any]) -> Encoder:
@@ -943,7 +1068,15 @@ def _encoder_from_dict(plain: Mapping[str, Any]) -> Encoder:
         kept=MappingProxyType({name: tuple(int(i) for i in positions) for name, positions in plain["kept"].items()}),
         blocks=MappingProxyType(
             {
-                name: tuple(BlockCoding(position=int(item["position"]), name=item["name"], levels=tuple(item["levels"])) for item in items)
+                name: tuple(
+                    BlockCoding(
+                        position=int(item["position"]),
+                        name=item["name"],
+                        levels=tuple(item["levels"]),
+                        known=_known_from_dict(item["known"], item["levels"]),
+                    )
+                    for item in items
+                )
                 for name, items in plain["blocks"].items()
             }
         ),

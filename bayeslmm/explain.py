@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from bayeslmm.formula.deparse import deparse
+from bayeslmm.residual import residual_of
+
 if TYPE_CHECKING:
-    from bayeslmm.design import Design, RandomBlock
+    from bayeslmm.design import Design, FixedPart, RandomBlock
     from bayeslmm.families.base import Family, Link
     from bayeslmm.formula.nodes import Formula
+    from bayeslmm.series import Series
 
 __all__ = ["Explanation", "equations", "explanation"]
+
+
+_GREEK = ("sigma", "nu", "phi", "kappa", "theta", "alpha")
 
 
 class Explanation(str):
@@ -40,7 +47,7 @@ def explanation(
     """
     latex = equations(design, family, link)
     lines = [
-        f"Formula: {formula.text}",
+        f"Formula: {formula}",
         f"Family:  {family.name} ({link.name} link)      Dialect: {dialect}",
         "",
         *_rows(design),
@@ -92,6 +99,10 @@ def _random(design: Design, theta_labels: dict[str, tuple[str, ...]]) -> list[st
             f"  ({' + '.join(block.effects)} | {block.group})  structure {block.structure}: {block.n_levels} levels x {block.n_effects} "
             f"effect{'s' * (block.n_effects != 1)}, {len(labels)} covariance parameter{'s' * (len(labels) != 1)}"
         )
+        if block.known is not None:
+            whole = block.known.relationship
+            unused = len(whole.labels) - block.n_levels
+            lines.append(f"    covariance among levels: {whole.name}, known; {unused} of its levels have no data")
     return [*lines, ""]
 
 
@@ -108,7 +119,7 @@ def _groups(design: Design, family: Family) -> list[str]:
 
 def equations(design: Design, family: Family, link: Link) -> str:
     """Return the model as LaTeX (an `aligned` environment): likelihood, linear predictor, random effects."""
-    left = family.latex_mean if link.name == "identity" else rf"\mathrm{{{link.name}}}({family.latex_mean})"
+    left = link.latex.format(family.latex_mean) if link.latex else rf"\mathrm{{{link.name}}}({family.latex_mean})"
     terms = [
         (rf"\beta_{{{j}}}" if name == "(Intercept)" else rf"\beta_{{{j}}}\,\mathrm{{{_tex(name)}}}_i")
         for j, name in enumerate(design.fixed.names)
@@ -117,9 +128,39 @@ def equations(design: Design, family: Family, link: Link) -> str:
         terms += [_effect(block, name) for name in block.effects]
     if design.has_offset:
         terms.append(r"\mathrm{offset}_i")
-    rows = [rf"\mathrm{{{_tex(design.response_name)}}}_i &\sim {family.latex}", rf"{left} &= {' + '.join(terms) or '0'}"]
+    law = family.latex
+    for name in design.parameters:
+        law = law.replace(_symbol(name), f"{_symbol(name)}_i")
+    rows = [rf"\mathrm{{{_tex(design.response_name)}}}_i &\sim {law}", rf"{left} &= {' + '.join(terms) or '0'}"]
     rows += [_distribution(block) for block in design.blocks]
+    links = {parameter.name: parameter.link for parameter in family.parameters}
+    for name, (fixed, blocks) in design.parameters.items():
+        rows.append(_parameter(name, links[name], fixed, blocks))
+        rows += [_distribution(block) for block in blocks]
+    if design.series is not None:
+        rows.append(_correlation(design.series))
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+
+
+def _symbol(name: str) -> str:
+    """Return how a further parameter is written: Greek where its name is, else upright."""
+    return rf"\{name}" if name in _GREEK else rf"\mathrm{{{_tex(name)}}}"
+
+
+def _parameter(name: str, link: str, fixed: FixedPart, blocks: tuple[RandomBlock, ...]) -> str:
+    """Return the equation of a further parameter's own predictor."""
+    terms = [
+        rf"\gamma_{{{j}}}" if term == "(Intercept)" else rf"\gamma_{{{j}}}\,\mathrm{{{_tex(term)}}}_i" for j, term in enumerate(fixed.names)
+    ]
+    terms += [_effect(block, effect) for block in blocks for effect in block.effects]
+    return rf"\mathrm{{{link}}}({_symbol(name)}_i) &= {' + '.join(terms) or '0'}"
+
+
+def _correlation(series: Series) -> str:
+    group = ":".join(deparse(node) for node in series.term.group)
+    within = rf"\quad \mathrm{{{_tex(group)}}}[i] = \mathrm{{{_tex(group)}}}[j]" if group else ""
+    symbol = r"\mathrm{cor}(y_i - \mu_i,\ y_j - \mu_j)"
+    return rf"{symbol} &= {residual_of(series).latex},{within}".rstrip(",")
 
 
 def _effect(block: RandomBlock, name: str) -> str:
@@ -129,6 +170,13 @@ def _effect(block: RandomBlock, name: str) -> str:
 
 def _distribution(block: RandomBlock) -> str:
     group = _tex(block.group)
+    if block.known is not None:
+        matrix, own = rf"\mathbf{{{_tex(block.known.relationship.name)}}}", rf"\mathrm{{{_tex(block.name)}}}"
+        if block.n_effects > 1:
+            spread = rf"{matrix} \otimes \boldsymbol{{\Sigma}}_{{{own}}}"
+            return rf"\mathbf{{b}}^{{\mathrm{{{group}}}}} &\sim \mathcal{{N}}(\mathbf{{0}},\ {spread})"
+        effect = rf"\mathrm{{{_tex(block.effects[0])}}}"
+        return rf"\mathbf{{b}}^{{\mathrm{{{group}}}}}_{{{effect}}} &\sim \mathcal{{N}}(\mathbf{{0}},\ \sigma^2_{{{own}}}\,{matrix})"
     if block.n_effects == 1:
         return (
             rf"b^{{\mathrm{{{group}}}}}_{{\mathrm{{{_tex(block.effects[0])}}},\,j}} &\sim "

@@ -12,14 +12,39 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bayeslmm.design import Design
     from bayeslmm.model import Model
 
-__all__ = ["ESTIMATES_COLUMNS", "Check", "Diagnostics", "Draws", "Fit"]
+__all__ = ["ESTIMATES_COLUMNS", "TIDY_COLUMNS", "Check", "Diagnostics", "Draws", "Fit", "tidied"]
 
 type Array = np.ndarray
 
 ESTIMATES_COLUMNS = ("part", "group", "term", "estimate", "se", "lower", "upper")
 """Columns of `fit.estimates`. Rows: `fixed` (group ""), then per factor `sd` and `cor` (term `Days.(Intercept)`), then `aux` (`sigma`)."""
+
+TIDY_COLUMNS = ("effect", "group", "level", "term", "estimate", "std_error", "conf_low", "conf_high", "statistic")
+"""Columns of `fit.tidy()` of both engines, as broom.mixed's; what a row does not have is NaN, or empty text."""
+
+
+def tidied(design: Design, estimates: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of `fit.estimates` in broom.mixed's columns and names, without a statistic.
+
+    Coefficients have effect `fixed`, all others `ran_pars`: `sd__Days`, `cor__(Intercept).Days`, the residual standard deviation
+    `sd__Observation` of group `Residual`, further parameters their own name.
+    """
+    parts = [("", design.blocks), *((f"{name}_", blocks) for name, (_, blocks) in design.parameters.items())]
+    names = {("aux", "", "sigma"): ("Residual", "sd__Observation")}
+    for prefix, blocks in parts:
+        for block in blocks:
+            effects = [prefix + effect for effect in block.effects]
+            names.update({("sd", block.group, effect): (block.group, f"sd__{effect}") for effect in effects})
+            pairs = [(first, second) for j, first in enumerate(effects) for second in effects[j + 1 :]]
+            names.update({("cor", block.group, f"{two}.{one}"): (block.group, f"cor__{one}.{two}") for one, two in pairs})
+    keys = list(zip(estimates["part"], estimates["group"], estimates["term"], strict=True))
+    shown = [names.get(key, key[1:]) for key in keys]
+    frame = estimates.rename(columns={"se": "std_error", "lower": "conf_low", "upper": "conf_high"})
+    frame = frame.assign(effect=["fixed" if key[0] == "fixed" else "ran_pars" for key in keys], level="", statistic=np.nan)
+    return frame.assign(group=[group for group, _ in shown], term=[term for _, term in shown])[list(TIDY_COLUMNS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,9 +164,10 @@ def _known(file: Path, row: Mapping[str, Any], names: Sequence[str], where: str)
 
 
 def _reml(model: Model, case: Case, progressbar: bool) -> Fit:
-    from bayeslmm.classical import lmer
+    from bayeslmm.classical import engine_for
 
-    return lmer(model, reml=case.reml)
+    _, classical = engine_for(model, reml=case.reml)
+    return classical()
 
 
 def _nuts(model: Model, case: Case, progressbar: bool) -> Fit:

@@ -12,10 +12,12 @@ import numpy as np
 from bayeslmm import families, priors
 from bayeslmm.covariance import structure_of
 from bayeslmm.data import to_pandas
-from bayeslmm.design import encode
+from bayeslmm.design import encode, without_intercept
 from bayeslmm.errors import DataError, DataWarning, FitError, FormulaError, PriorError, suggest
 from bayeslmm.explain import Explanation, explanation
+from bayeslmm.families.base import Parameter
 from bayeslmm.formula import Formula, parse, with_dialect
+from bayeslmm.residual import residual_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,6 +105,48 @@ class Model:
 
         return translate(self)
 
+    def to_r(self, peer: str = "lme4", *, reml: bool = True) -> str:
+        """Return the equivalent R script as text: data, factor levels, contrasts, weights, formula, family and, for brms, priors.
+
+        Parameters
+        ----------
+        peer
+            `"lme4"` or `"brms"`.
+        reml
+            Whether `lmer` is to maximise the REML criterion.
+
+        Raises
+        ------
+        FitError
+            If the package cannot express the model; the message says what.
+
+        Examples
+        --------
+        >>> import bayeslmm as bl
+        >>> m = bl.model("Reaction ~ Days + (Days | Subject)", bl.load_dataset("sleepstudy"))
+        >>> print(m.to_r("lme4").split("library(lme4)")[1])
+        <BLANKLINE>
+        fit <- lmer(
+          Reaction ~ 1 + Days + (Days | Subject),
+          data = d,
+          REML = TRUE
+        )
+        summary(fit)
+        <BLANKLINE>
+        """
+        from bayeslmm.rscript import Described, r_script
+
+        described = Described(
+            design=self.design,
+            family=self.family,
+            link=self.link,
+            prior_rows=self.prior_rows,
+            frame=self.frame,
+            dialect=self.dialect,
+            reml=reml,
+        )
+        return r_script(described, peer)
+
     def __repr__(self) -> str:
         dims = self.dims
         groups = ", ".join(f"{group} {levels}" for group, levels in dims.levels.items())
@@ -141,7 +185,9 @@ def model(
     contrasts
         Column -> `"treatment" "sum" "helmert" "poly"` (R's `"contr.sum"` too) or a matrix (levels x columns).
     data2
-        Named matrices for known covariances; reserved, as `gr(g, cov = K)` cannot be fitted yet.
+        Name -> known covariance matrix among the levels of a factor, for terms `(x | gr(g, cov = name))`: a square frame whose index
+        and columns name the levels, symmetric, positive definite, and taken as it is (not rescaled to correlations). Levels that
+        only the matrix has are left out of the fit; `predict` knows them by their relations to the others.
     na
         `"omit"` drops rows with a missing value and says so; `"raise"` refuses them. Rows of weight zero or of no trials are
         always dropped, with a notice.
@@ -178,16 +224,18 @@ def model(
     """
     if dialect not in DIALECTS:
         raise FitError(f"unknown dialect {dialect!r}{suggest(str(dialect), DIALECTS)}")
-    if data2:
-        raise FitError("data2 holds matrices for `gr(g, cov = K)`, which cannot be fitted yet; leave it out")
     record = families.family_named(family)
     link_record = families.link_named(link or record.link, record)
     parsed = with_dialect(formula, dialect) if isinstance(formula, Formula) else parse(formula, dialect=dialect)
     if parsed.response is None:
         raise FormulaError("the formula has no response; write `y ~ ...`", text=parsed.text)
     frame = to_pandas(data)
-    design = encode(parsed, frame, contrasts=contrasts, weights=weights, offset=offset, na=na)
+    design = encode(parsed, frame, contrasts=contrasts, weights=weights, offset=offset, data2=data2, na=na)
     _check_parameters(design, record)
+    record = _with_correlation(record, link_record, design, dialect)
+    if record.of_levels is not None:
+        record, link_record = record.of_levels(_levels(design, record), link_record), families.latent(link_record)
+        design = without_intercept(design)
     _check_response(design, record)
     _check_sizes(design)
     for code, message in _notices(design, record):
@@ -206,6 +254,7 @@ def as_model(
     weights: Any = None,
     offset: Any = None,
     contrasts: Mapping[str, Any] | None = None,
+    data2: Mapping[str, Any] | None = None,
     na: str = "omit",
     dialect: str = "lme4",
 ) -> Model:
@@ -219,9 +268,9 @@ def as_model(
     if not isinstance(formula, Model):
         if data is None:
             raise DataError("no data given; pass a data frame after the formula")
-        decided = {"link": link, "priors": priors, "weights": weights, "offset": offset, "contrasts": contrasts}
+        decided = {"link": link, "priors": priors, "weights": weights, "offset": offset, "contrasts": contrasts, "data2": data2}
         return model(formula, data, family, **decided, na=na, dialect=dialect)
-    given = {"data": data, "link": link, "weights": weights, "offset": offset, "contrasts": contrasts}
+    given = {"data": data, "link": link, "weights": weights, "offset": offset, "contrasts": contrasts, "data2": data2}
     extra = [name for name, value in given.items() if value is not None]
     if extra:
         raise FitError(f"a ready Model has its {', '.join(extra)} already; pass {'them' if len(extra) > 1 else 'it'} to model(...)")
@@ -268,18 +317,33 @@ def _overlaid(rows: Sequence[PriorRow], design: Design, family: Family, user: Se
     return tuple(priors.overlay(rows, tuple(user or ()), design, family))
 
 
+def _levels(design: Design, family: Family) -> int:
+    """Return the number of levels of an ordered response."""
+    if design.response_levels is None or len(design.response_levels) < 2:
+        raise DataError(
+            f"family {family.name!r} needs {family.response}, two at least; make the response '{design.response_name}' categorical "
+            "(`pandas.Categorical(values, categories=[...], ordered=True)`)",
+            column=design.response_name,
+        )
+    return len(design.response_levels)
+
+
 def _check_response(design: Design, family: Family) -> None:
     """Refuse a response that the family cannot have, naming the rows."""
     name = design.response_name
     if design.trials is not None and not family.needs_trials:
-        raise DataError(f"a response of successes and trials needs family='binomial', not {family.name!r}", column=name)
+        raise DataError(
+            f"a response of successes and trials needs family='binomial', or 'beta_binomial', 'zero_inflated_binomial', "
+            f"not {family.name!r}",
+            column=name,
+        )
     if design.response_levels is not None and not family.takes_levels:
         raise DataError(
             f"the response '{name}' is a factor ({', '.join(design.response_levels[:4])}); family {family.name!r} needs {family.response}; "
             "for two levels use family='bernoulli'",
             column=name,
         )
-    if design.response_levels is not None and len(design.response_levels) != 2:
+    if design.response_levels is not None and family.of_levels is None and len(design.response_levels) != 2:
         count = len(design.response_levels)
         raise DataError(f"the response '{name}' has {count} level{'s' * (count != 1)} in the rows that are used; it needs two", column=name)
     bad = family.check(design.y, design.trials) | (family.discrete & (np.abs(design.y) > _LARGEST_COUNT))
@@ -290,7 +354,7 @@ def _check_response(design: Design, family: Family) -> None:
             column=name,
             rows=list(design.index[bad]),
         )
-    if family.scale is not None and design.n > 1 and np.ptp(design.y) == 0:
+    if not family.discrete and design.n > 1 and np.ptp(design.y) == 0:
         raise DataError(f"the response '{name}' is constant ({design.y[0]:g}); there is nothing to fit", column=name)
 
 
@@ -306,17 +370,34 @@ def _hint(design: Design, family: Family, bad: Any) -> str:
     """Say what values that are no whole numbers should have been."""
     if not family.discrete or np.array_equal(design.y[bad], np.round(design.y[bad])):
         return ""
-    if family.takes_levels:
+    if family.takes_levels or family.needs_trials:
         return "; a proportion becomes its counts, `cbind(successes, failures)` with family='binomial'"
     return "; a rate becomes its count, with `offset(log(exposure))` in the formula"
 
 
 def _check_parameters(design: Design, family: Family) -> None:
     """Refuse a predictor of a parameter that the family does not have."""
-    known = [parameter.name for parameter in family.parameters]
+    known = [parameter.name for parameter in family.parameters if family.of_levels is None]
     for name in design.parameters:
         if name not in known:
             raise FitError(f"family {family.name!r} has no parameter '{name}'{suggest(name, known)}")
+
+
+def _with_correlation(family: Family, link: Link, design: Design, dialect: str) -> Family:
+    """Return the family with the correlation of its residuals as a further parameter, where the formula has one."""
+    if design.series is None:
+        return family
+    structure = residual_of(design.series)
+    if not family.correlates:
+        raise FitError(f"{structure.name}() correlates normal residuals; family {family.name!r} has none: leave it out, or use 'gaussian'")
+    if link.name != "identity":
+        raise FitError(f"{structure.name}() is for the identity link, not {link.name!r}; leave it out")
+    if design.has_weights and dialect == "brms":
+        raise FitError(
+            "in the dialect 'brms' weights are powers of each row's likelihood, which correlated rows do not have; use dialect='lme4'"
+        )
+    more = Parameter(name=structure.name, lower=structure.lower, upper=structure.upper, link=structure.link, prior=structure.prior)
+    return replace(family, parameters=(*family.parameters, more))
 
 
 def _check_sizes(design: Design) -> None:
@@ -344,7 +425,10 @@ def _notices(design: Design, family: Family) -> list[tuple[str, str]]:
     if design.excluded:
         found.append(("excluded", f"rows were left out that say nothing: {_listed(design.excluded)}; {used}"))
     if dropped:
-        found.append(("rank_deficient", f"left out of the fixed effects, as combinations of earlier columns: {', '.join(dropped)}"))
+        remedy = "take them out of the formula (where a predictor lies far from zero compared to its range, subtract its mean first)"
+        found.append(
+            ("rank_deficient", f"left out of the fixed effects, as combinations of earlier columns: {', '.join(dropped)}; {remedy}")
+        )
     if family.discrete and _is_extreme(design, family):
         what = f"the response '{design.response_name}' is the same extreme in every row (no success, no failure, or no count)"
         found.append(("constant_response", f"{what}: only priors keep the estimates finite"))

@@ -5,7 +5,7 @@ The classical engine holds one draw, its estimate, and the variance of its error
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -16,13 +16,30 @@ import pandas as pd
 from bayeslmm.design import NewRows
 from bayeslmm.errors import DataError, FitError
 from bayeslmm.families import LINKS
+from bayeslmm.residual import residual_of
 
 if TYPE_CHECKING:
     from bayeslmm.design import RandomBlock
     from bayeslmm.fit import Draws, Fit
+    from bayeslmm.known import Known
     from bayeslmm.model import Model
+    from bayeslmm.series import Series
 
-__all__ = ["NEW_LEVELS", "TARGETS", "linear_predictor", "predict", "quantile_residuals", "simulate"]
+__all__ = [
+    "NEW_LEVELS",
+    "TARGETS",
+    "distribution",
+    "expected",
+    "generator",
+    "linear_predictor",
+    "mean_function",
+    "new_group_effects",
+    "predict",
+    "quantile_residuals",
+    "replicates",
+    "simulate",
+    "whole_number",
+]
 
 type Array = np.ndarray
 type Table = tuple[Array, Array | None]
@@ -32,14 +49,23 @@ NEW_LEVELS = ("raise", "average", "sample")
 _SCALES = ("response", "link")
 _INTERVALS = (None, "confidence", "prediction")
 _QUADRATURE_POINTS = 40
+_STEP = 1e-5
+"""Of differences in the linear predictor."""
+_SIMULATIONS = 4000
+"""New observations a row, for a prediction interval of a generalised point estimate."""
 _CHUNK = 20_000_000
 """Draws x rows held at a time."""
 
 
 @runtime_checkable
 class KnowsItsError(Protocol):
-    """A point estimate (normal, identity link) that knows the variance (n,) of its predictions' error and its degrees of freedom (n,)."""
+    """A point estimate that knows the variance (n,) of the error of its linear predictor, and its degrees of freedom (n,).
 
+    `generalised`: whether the response is other than normal about the linear predictor itself.
+    """
+
+    @property
+    def generalised(self) -> bool: ...
     def prediction_variance(self, rows: NewRows, target: str, *, new_levels: str, observation: bool, df: bool) -> tuple[Array, Array]: ...
 
 
@@ -66,7 +92,8 @@ def predict(
         `"conditional"`: these groups; `"average_group"`: random effects at 0; `"new_group"`: a group drawn from the
         fitted population; `"population"`: the mean over that population.
     new_levels
-        For conditional predictions at a level that the fit has not seen: `"raise"`, `"average"` (effect 0), `"sample"`.
+        For conditional predictions at a level that the fit has not seen: `"raise"`, `"average"` (effect 0), `"sample"`. Levels that
+        a known covariance (`gr(g, cov = K)`) relates to those of the fit are not new: they are predicted from their relatives.
     scale
         `"response"` or `"link"`.
     interval, prob
@@ -80,6 +107,8 @@ def predict(
         Columns `estimate`, `se` and, with an interval, `lower`, `upper`. Rows with a missing predictor are NaN; the index is that
         of the rows.
 
+        On the scale of the response a prediction is of the response's mean: with zeros, (1 - zi) mu; with trials, of the proportion.
+
         A posterior's `estimate`, `se` and limits are the mean, standard deviation and quantiles of its draws.
 
         For a classical fit `se` is that of the error of the estimate, the variance parameters being held at their estimates:
@@ -88,6 +117,10 @@ def predict(
         with Satterthwaite's degrees of freedom of that variance, which is how the uncertainty of the variance parameters
         enters; a prediction interval adds sigma^2 / weight, and for `population` the variance of its group. With
         `new_levels="sample"` the estimate is one draw, and the limits are those of all that could be drawn.
+
+        For a generalised model the variance is that of the linear predictor (`conditional`: given all parameters but the mean's
+        coefficients). `se` is carried to the response's scale by the delta method, limits are normal ones on the link's scale, and
+        a prediction interval has the quantiles of simulated responses.
 
     Raises
     ------
@@ -117,13 +150,13 @@ def predict(
         _refuse_unseen(rows, new_levels)
     request = _Request(target=target, new_levels=new_levels, scale=scale, interval=interval, prob=float(prob))
     if draws.n_draws == 1:
-        return _point(fit, rows, draws, request, _generator(seed))
-    return _posterior(fit.model, rows, draws, request, _generator(seed))
+        return _point(fit, rows, draws, request, generator(seed))
+    return _posterior(fit.model, rows, draws, request, generator(seed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """What was asked of `predict`, checked."""
+    """What was asked of `predict`, checked; `scale` may also be `"mu"`: the family's mu, where the response has another mean."""
 
     target: str
     new_levels: str
@@ -141,6 +174,8 @@ def _point(fit: Fit, rows: NewRows, draws: Draws, request: _Request, rng: np.ran
         if interval is not None:
             raise FitError("this fit is a point estimate that does not know its error: fit with `brm`, or leave interval=None")
         return pd.DataFrame({"estimate": estimate}, index=rows.index)
+    if fit.generalised:
+        return _generalised(fit.model, fit, rows, draws, request, rng).assign(estimate=estimate)
     variance, df = fit.prediction_variance(rows, target, new_levels=request.new_levels, observation=False, df=interval == "confidence")
     frame = pd.DataFrame({"estimate": estimate, "se": np.sqrt(variance)}, index=rows.index)
     if interval is None:
@@ -155,6 +190,58 @@ def _point(fit: Fit, rows: NewRows, draws: Draws, request: _Request, rng: np.ran
     return frame.assign(lower=centre - half, upper=centre + half)
 
 
+def _generalised(
+    model: Model, fit: KnowsItsError, rows: NewRows, draws: Draws, request: _Request, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Return the frame of a generalised point estimate: errors by the delta method, limits carried over from the link's scale."""
+    from scipy.special import ndtri
+
+    inverse, target = _inverse(model, rows, draws, request, rng), request.target
+    known = target == "conditional"
+    tables = _tables(rows, rows.blocks, draws, rng, conditional=True, sample=False)
+    eta = _eta(rows, draws, tables if known else [])
+    about = target if known else "average_group"
+    fixed, _ = fit.prediction_variance(rows, about, new_levels=request.new_levels, observation=False, df=False)
+    groups = 0.0 if target in ("conditional", "average_group") else _random_variance(rows.blocks, draws)[0]
+    spread = np.sqrt(groups)
+
+    def mean(at: Array) -> Array:
+        return np.asarray(inverse(at) if target in ("conditional", "average_group") else _population_mean(inverse, at, spread))
+
+    slope = (mean(eta + _STEP) - mean(eta - _STEP))[0] / (2.0 * _STEP)
+    between = 0.0
+    if target == "new_group":
+        between = _population_mean(lambda at: np.square(inverse(at) - mean(eta)), eta, spread)[0]
+    frame = pd.DataFrame({"estimate": mean(eta)[0], "se": np.sqrt(slope**2 * fixed + between)}, index=rows.index)
+    if request.interval is None:
+        return frame
+    tail = (1.0 - request.prob) / 2.0
+    if request.interval == "prediction":
+        limits = _simulated_limits(model, rows, draws, request, eta, fixed + groups, rng)
+    else:
+        half = -ndtri(tail) * np.sqrt(fixed + (groups if target == "new_group" else 0.0))
+        curve = inverse if target == "new_group" else mean
+        limits = np.sort(np.stack([curve(eta - half)[0], curve(eta + half)[0]]), axis=0)
+    return frame.assign(lower=limits[0], upper=limits[1])
+
+
+def _simulated_limits(
+    model: Model, rows: NewRows, draws: Draws, request: _Request, eta: Array, variance: Array, rng: np.random.Generator
+) -> Array:
+    """Return quantiles (2, n) of new observations, the linear predictor being normal about its estimate."""
+    target = "new_group" if request.target == "population" else request.target
+    tail, size = (1.0 - request.prob) / 2.0, max(1, _CHUNK // _SIMULATIONS)
+    parts = []
+    for start in range(0, rows.n, size):
+        which = slice(start, start + size)
+        some = _some_rows(rows, which)
+        noise = rng.standard_normal((_SIMULATIONS, some.n)) * np.sqrt(variance[which])
+        aux = _aux_rows(model, some, draws, rng, target=target, sample=request.new_levels == "sample")
+        values = _observations(model, some, aux, np.asarray(model.link.inverse(eta[:, which] + noise)), rng)
+        parts.append(np.quantile(values, [tail, 1.0 - tail], axis=0))
+    return np.concatenate([np.zeros((2, 0)), *parts], axis=1)
+
+
 def _posterior(model: Model, rows: NewRows, draws: Draws, request: _Request, rng: np.random.Generator) -> pd.DataFrame:
     """Return the frame of a posterior, some rows at a time; rows of one new level share its effect at each draw."""
     sample = request.new_levels == "sample"
@@ -165,8 +252,9 @@ def _posterior(model: Model, rows: NewRows, draws: Draws, request: _Request, rng
         mean = _mean(model, some, here, tables, request, rng)
         shown = mean
         if request.interval == "prediction":
-            if request.target == "population":
-                shown = _mean(model, some, here, tables, replace(request, target="new_group"), rng)
+            if request.target == "population" or model.family.response_mean is not None:
+                group = "new_group" if request.target == "population" else request.target
+                shown = _mean(model, some, here, tables, replace(request, target=group, scale="mu"), rng)
             aux = _aux_rows(model, some, here, rng, target=request.target, sample=sample)
             shown = _observations(model, some, aux, shown, rng)
         frames.append(_frame(mean, shown, some.index, request.interval, request.prob))
@@ -176,7 +264,7 @@ def _posterior(model: Model, rows: NewRows, draws: Draws, request: _Request, rng
 def _in_chunks(rows: NewRows, draws: Draws) -> Iterator[tuple[NewRows, Draws]]:
     """Yield the rows, and the draws of what is by row, so many at a time that draws x rows stay within `_CHUNK`."""
     size = max(1, _CHUNK // draws.n_draws)
-    if rows.n <= size:
+    if rows.n <= size or rows.series is not None:
         yield rows, draws
         return
     for start in range(0, rows.n, size):
@@ -236,12 +324,11 @@ def simulate(fit: Fit, n: int = 1, *, conditional: bool = False, newdata: Any = 
     >>> fit.simulate(3, seed=1).shape
     (30, 3)
     """
-    if not isinstance(n, Integral) or n < 1:
-        raise FitError(f"n must be a whole number of at least 1, not {n!r}")
-    rng = _generator(seed)
+    n = whole_number(n)
+    rng = generator(seed)
     draws = fit.draws()
     picked = draws.take(rng.integers(draws.n_draws, size=int(n)))
-    rows = _rows(fit.model, newdata, random=True, parameters=True)
+    rows = _rows(fit.model, newdata, random=True, parameters=True, series=True)
     parts = list(_simulated(fit.model, rows, picked, rng, conditional=conditional))
     return pd.DataFrame(np.concatenate(parts, axis=1).T, index=rows.index, columns=[f"sim_{i + 1}" for i in range(n)])
 
@@ -289,19 +376,69 @@ def quantile_residuals(fit: Fit, n: int = 1000, *, conditional: bool = True, see
     """
     from scipy.special import ndtri
 
-    if not isinstance(n, Integral) or n < 1:
-        raise FitError(f"n must be a whole number of at least 1, not {n!r}")
-    rng = _generator(seed)
+    rng = generator(seed)
+    design = fit.model.design
+    u = np.empty(design.n)
+    for here, simulated in replicates(fit, n, conditional=conditional, rng=rng):
+        below, equal = np.sum(simulated < design.y[here], axis=0), np.sum(simulated == design.y[here], axis=0)
+        u[here] = (below + rng.random(len(below)) * (equal + 1.0)) / (n + 1.0)
+    return pd.Series(ndtri(u), index=design.index, name="residual")
+
+
+def replicates(fit: Fit, n: int, *, conditional: bool, rng: np.random.Generator) -> Iterator[tuple[slice, Array]]:
+    """Yield n simulated responses of the fitted rows, some rows at a time: which, and the responses (n, m); see `simulate`.
+
+    Raises
+    ------
+    FitError
+        If `n` is no positive whole number.
+    """
+    n = whole_number(n)
     draws = fit.draws()
     picked = draws.take(rng.integers(draws.n_draws, size=int(n)))
-    rows = _rows(fit.model, None, random=True, parameters=True)
-    y, u, start = fit.model.design.y, np.empty(rows.n), 0
+    rows = _rows(fit.model, None, random=True, parameters=True, series=True)
+    start = 0
     for simulated in _simulated(fit.model, rows, picked, rng, conditional=conditional):
-        here = slice(start, start + simulated.shape[1])
-        below, equal = np.sum(simulated < y[here], axis=0), np.sum(simulated == y[here], axis=0)
-        u[here] = (below + rng.random(len(below)) * (equal + 1.0)) / (n + 1.0)
-        start = here.stop
-    return pd.Series(ndtri(u), index=rows.index, name="residual")
+        yield slice(start, start + simulated.shape[1]), simulated
+        start += simulated.shape[1]
+
+
+def distribution(model: Model, draws: Draws) -> Iterator[tuple[slice, Array, dict[str, Array]]]:
+    """Yield what the fitted rows are distributed as in these groups, some rows at a time: which, mu (S, m), further parameters."""
+    rows = _rows(model, None, random=True, parameters=True)
+    tables: list[Table] = [(effects, None) for effects in draws.effects]
+    rng, start = generator(0), 0
+    for some, here in _in_chunks(rows, draws):
+        aux = _aux_rows(model, some, here, rng, target="conditional", sample=False)
+        yield slice(start, start + some.n), model.link.inverse(_eta(some, here, tables)), aux
+        start += some.n
+
+
+def expected(function: Callable[[Array], Array], rows: NewRows, draws: Draws, target: str) -> Array:
+    """Return a function of the linear predictor (S, n) as a target means it.
+
+    `"conditional"`: of that of these groups, which the fit must know; `"average_group"`: of that with random effects at 0;
+    `"population"`: its mean over the random effects, by quadrature.
+    """
+    if target == "conditional":
+        _refuse_unseen(rows, "raise")
+        return np.asarray(function(_eta(rows, draws, [(effects, None) for effects in draws.effects])))
+    fixed = _eta(rows, draws, [])
+    if target == "average_group" or not rows.blocks:
+        return np.asarray(function(fixed))
+    return _population_mean(function, fixed, np.sqrt(_random_variance(rows.blocks, draws)))
+
+
+def mean_function(model: Model, rows: NewRows, draws: Draws, target: str, scale: str, seed: int | None) -> Callable[[Array], Array]:
+    """Return the function from the linear predictor (S, n) of the rows to the mean of the response, or to itself (`scale="link"`)."""
+    request = _Request(target=target, new_levels="raise", scale=scale, interval=None, prob=0.95)
+    return _inverse(model, rows, draws, request, generator(seed))
+
+
+def new_group_effects(blocks: Sequence[RandomBlock], draws: Draws, seed: int | None) -> tuple[Array, ...]:
+    """Return by block the effects (S, 1, k) of one new level at each draw."""
+    rng = generator(seed)
+    return tuple(np.sqrt(block.mean_variance) * _drawn(draws, position, 1, rng) for position, block in enumerate(blocks))
 
 
 def linear_predictor(model: Model, draws: Draws) -> Array:
@@ -310,10 +447,10 @@ def linear_predictor(model: Model, draws: Draws) -> Array:
     return _eta(rows, draws, [(effects, None) for effects in draws.effects])
 
 
-def _rows(model: Model, newdata: Any, *, random: bool, parameters: bool) -> NewRows:
+def _rows(model: Model, newdata: Any, *, random: bool, parameters: bool, series: bool = False) -> NewRows:
     """Return the rows to predict: those of the fit, or new ones in its coding."""
     if newdata is not None:
-        rows = model.design.encoder.encode_new(newdata, random=random)
+        rows = model.design.encoder.encode_new(newdata, random=random, series=series)
         if parameters and model.family.needs_trials and rows.trials is None and model.design.trials is not None:
             raise DataError("newdata has no trials; add the columns of the response, or predict without a prediction interval")
         return rows
@@ -329,12 +466,13 @@ def _rows(model: Model, newdata: Any, *, random: bool, parameters: bool) -> NewR
         y=design.y,
         trials=design.trials,
         parameters=design.parameters,
+        series=design.series,
     )
 
 
 def _mean(model: Model, rows: NewRows, draws: Draws, tables: Sequence[Table], request: _Request, rng: np.random.Generator) -> Array:
     """Return the mean (S, n) on the asked scale."""
-    inverse = model.link.inverse if request.scale == "response" else _identity
+    inverse = _inverse(model, rows, draws, request, rng)
     if request.target == "conditional":
         return np.asarray(inverse(_eta(rows, draws, tables)))
     fixed = _eta(rows, draws, [])
@@ -344,6 +482,18 @@ def _mean(model: Model, rows: NewRows, draws: Draws, tables: Sequence[Table], re
     if request.target == "new_group" and draws.n_draws > 1:
         return np.asarray(inverse(fixed + spread * rng.standard_normal(fixed.shape)))
     return _population_mean(inverse, fixed, spread)
+
+
+def _inverse(model: Model, rows: NewRows, draws: Draws, request: _Request, rng: np.random.Generator) -> Callable[[Array], Array]:
+    """Return the function from eta (S, n) to the asked scale."""
+    if request.scale == "link":
+        return _identity
+    response_mean = model.family.response_mean
+    if request.scale == "mu" or response_mean is None:
+        return model.link.inverse
+    target = request.target if draws.n_draws > 1 or request.target == "conditional" else "average_group"
+    aux = _aux_rows(model, rows, draws, rng, target=target, sample=request.new_levels == "sample")
+    return lambda eta: response_mean(model.link.inverse(eta), aux)
 
 
 def _population_mean(inverse: Any, fixed: Array, spread: Array) -> Array:
@@ -356,10 +506,13 @@ def _population_mean(inverse: Any, fixed: Array, spread: Array) -> Array:
 
 
 def _random_variance(blocks: Sequence[RandomBlock], draws: Draws) -> Array:
-    """Return z' Sigma z (S, n), summed over the blocks: the variance of the random part of eta for a new group."""
+    """Return z' Sigma z (S, n), summed over the blocks: the variance of the random part of eta for a new group.
+
+    Where the covariance K among levels is known, that of a level drawn from among those of the fit: times the mean of K's diagonal.
+    """
     total: Array | float = 0.0
     for block, covariance in zip(blocks, draws.covariance, strict=True):
-        total = total + np.einsum("nk,skl,nl->sn", block.values, covariance, block.values)
+        total = total + block.mean_variance * np.einsum("nk,skl,nl->sn", block.values, covariance, block.values)
     return np.asarray(total)
 
 
@@ -394,17 +547,43 @@ def _unseen(rows: NewRows, block: RandomBlock) -> tuple[tuple[str, ...], Array |
 def _tables(
     rows: NewRows, blocks: Sequence[RandomBlock], draws: Draws, rng: np.random.Generator, *, conditional: bool, sample: bool
 ) -> list[Table]:
-    """Return by block the effects (S, J, k) of known levels, fitted or drawn anew, and of unseen ones (S, U, k), drawn or 0."""
+    """Return by block the effects (S, J, k) of known levels, fitted or drawn anew, and of unseen ones (S, U, k), drawn or 0.
+
+    Levels that a known covariance relates to those of the fit are known: conditional on these, their means (`sample`, or for
+    draws of a posterior: drawn around them).
+    """
     tables: list[Table] = []
     for position, block in enumerate(blocks):
         fitted = draws.effects[position]
-        known = fitted if conditional else _drawn(draws, position, fitted.shape[1], rng)
+        known = fitted if conditional else _drawn(draws, position, block.n_levels, rng)
+        if block.known is not None:
+            known = _related(block.known, known, draws, position, rng, conditional=conditional, sample=sample or draws.n_draws > 1)
         labels, _ = _unseen(rows, block)
+        if labels and sample and block.known is not None:
+            raise DataError(
+                f"the matrix '{block.known.relationship.name}' has no row for the new level '{labels[0]}' of '{block.group}', so that its "
+                "effect cannot be drawn; add the level to the matrix, or use new_levels='average'",
+                column=block.group,
+            )
         new = None
         if labels:
             new = _drawn(draws, position, len(labels), rng) if sample else np.zeros((draws.n_draws, len(labels), fitted.shape[2]))
         tables.append((known, new))
     return tables
+
+
+def _related(
+    known: Known, effects: Array, draws: Draws, position: int, rng: np.random.Generator, *, conditional: bool, sample: bool
+) -> Array:
+    """Return effects (S, J, k) with the known covariance among levels: of independent ones, or `conditional` on those of the fit."""
+    if not conditional:
+        return known.correlated(effects)
+    found = known.predicted(effects)
+    more = len(known.levels) - known.n_fit
+    if more and sample:
+        noise = _drawn(draws, position, more, rng)
+        found[:, known.n_fit :] += np.einsum("jl,slk->sjk", known.root[known.n_fit :, known.n_fit :], noise)
+    return found
 
 
 def _drawn(draws: Draws, position: int, levels: int, rng: np.random.Generator) -> Array:
@@ -441,7 +620,16 @@ def _observations(model: Model, rows: NewRows, aux: Mapping[str, Array], mean: A
         here[model.family.scale] = here[model.family.scale] / np.sqrt(rows.weights[complete])
     values = np.full(mean.shape, np.nan)
     values[:, complete] = model.family.simulate(rng, mean[:, complete], here, trials)
+    if rows.series is not None and complete.any():
+        values[:, complete] = _in_series(rows.series.take(complete), values[:, complete], mean[:, complete], here)
     return values
+
+
+def _in_series(series: Series, values: Array, mean: Array, aux: Mapping[str, Array]) -> Array:
+    """Return independent observations (S, n) with the correlation of their residual term put in."""
+    structure = residual_of(series)
+    sd = np.broadcast_to(aux["sigma"], values.shape)
+    return np.asarray(mean + sd * structure.colour(aux[structure.name][:, 0], series, (values - mean) / sd))
 
 
 def _aux_rows(model: Model, rows: NewRows, draws: Draws, rng: np.random.Generator, *, target: str, sample: bool) -> dict[str, Array]:
@@ -484,7 +672,15 @@ def _frame(mean: Array, shown: Array, index: pd.Index, interval: str | None, pro
     return pd.DataFrame(columns, index=index)
 
 
-def _generator(seed: Any) -> np.random.Generator:
+def whole_number(n: Any) -> int:
+    """Return a number of simulated responses; FitError where it is no whole number of at least 1."""
+    if not isinstance(n, Integral) or n < 1:
+        raise FitError(f"n must be a whole number of at least 1, not {n!r}")
+    return int(n)
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """Return the random numbers of a seed; FitError where it is none."""
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayeslmm.design import Design, FixedPart, RandomBlock
-    from bayeslmm.families.base import Family, Link
+    from bayeslmm.families.base import Family, Link, Parameter
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -139,6 +139,25 @@ DISTRIBUTIONS: Mapping[str, DistributionKind] = MappingProxyType(
                 bambi=(("Gamma", ("alpha", "beta")),),
             ),
             DistributionKind(
+                name="inv_gamma",
+                arguments=("shape", "scale"),
+                positive=("shape", "scale"),
+                pymc="InverseGamma",
+                pymc_arguments=("alpha", "beta"),
+                support=(0.0, np.inf),
+                scipy=_scipy("invgamma", lambda shape, scale: {"a": shape, "scale": scale}),
+                bambi=(("InverseGamma", ("alpha", "beta")),),
+            ),
+            DistributionKind(
+                name="logistic",
+                arguments=("mu", "sigma"),
+                positive=("sigma",),
+                pymc="Logistic",
+                pymc_arguments=("mu", "s"),
+                scipy=_scipy("logistic", lambda mu, sigma: {"loc": mu, "scale": sigma}),
+                bambi=(("Logistic", ("mu", "s")),),
+            ),
+            DistributionKind(
                 name="lognormal",
                 arguments=("mu", "sigma"),
                 positive=("sigma",),
@@ -222,8 +241,8 @@ def prior(distribution: Any, *, part: str, term: str | None = None, group: str |
     distribution
         In brms's spelling, `"student_t(3, 0, 2.5)"`, or a `bambi.Prior`. It is cut to the parameter's range, so that
         `"normal(0, 1)"` on a standard deviation is a half-normal. Known: `normal(mu, sigma)`, `student_t(nu, mu, sigma)`,
-        `cauchy(mu, sigma)`, `exponential(rate)`, `gamma(shape, rate)`, `lognormal(mu, sigma)`, `beta(alpha, beta)`,
-        `uniform(lower, upper)`, `lkj(eta)`, `flat()`, `constant(value)`.
+        `cauchy(mu, sigma)`, `logistic(mu, sigma)`, `exponential(rate)`, `gamma(shape, rate)`, `inv_gamma(shape, scale)`,
+        `lognormal(mu, sigma)`, `beta(alpha, beta)`, `uniform(lower, upper)`, `lkj(eta)`, `flat()`, `constant(value)`.
     part
         `"intercept"` (of the centred design, as in brms), `"fixed"`, `"sd"`, `"cor"` or `"aux"`.
     term
@@ -371,7 +390,9 @@ def default_rows(design: Design, family: Family, link: Link, style: str = "weak"
         `"weak"`: all proper, on the data's scale. With s the scale of the response on the link's scale (identity: the larger of
         its standard deviation and 1.4826 MAD; otherwise brms's scale, at least 2.5): intercept `student_t(3, median, s)` of the
         centred design; slopes `normal(0, 2.5 s / sd(x))` (identity) or `normal(0, 2.5 / sd(x))`; standard deviations
-        `student_t(3, 0, s)`, for a slope `s / sd(x)`; correlations `lkj(2)`; sigma `student_t(3, 0, s)`; nu `gamma(2, 0.1)`.
+        `student_t(3, 0, s)`, for a slope `s / sd(x)`; correlations `lkj(2)`; sigma `student_t(3, 0, s)`; other further parameters
+        as brms's (nu `gamma(2, 0.1)`, phi and shape `gamma(0.01, 0.01)`, the negative binomial's shape `inv_gamma(0.4, 0.3)`,
+        zi and hu `beta(1, 1)`, their predictor's intercept `logistic(0, 1)`).
         Without an intercept nothing is centred and root mean squares stand in place of s and sd(x).
         `"brms"`: those of brms 2.18 to 2.23: `flat()` slopes, `lkj(1)`, `student_t(3, ., max(2.5, MAD))`.
 
@@ -382,16 +403,13 @@ def default_rows(design: Design, family: Family, link: Link, style: str = "weak"
     """
     if style not in STYLES:
         raise PriorError(f"unknown style of priors {style!r}{suggest(str(style), STYLES)}")
-    scales = _scales(design, link, family, weak=style == "weak")
+    scales = replace(_scales(design, link, family, weak=style == "weak"), centred=family.of_levels is not None)
     rows = [*_predictor_rows(design.fixed, design.blocks, scales, "")]
-    for name, (fixed, blocks) in design.parameters.items():
-        rows += _predictor_rows(fixed, blocks, _parameter_scales(name, scales), name)
-    predicted = set(design.parameters)
-    rows += [
-        PriorRow(part="aux", term=parameter.name, distribution=_aux_default(parameter.name, scales), source="default")
-        for parameter in family.parameters
-        if parameter.name not in predicted
-    ]
+    for parameter in family.parameters:
+        if parameter.name in design.parameters:
+            rows += _predictor_rows(*design.parameters[parameter.name], _parameter_scales(parameter, scales), parameter.name)
+        else:
+            rows.append(PriorRow(part="aux", term=parameter.name, distribution=_aux_default(parameter, scales), source="default"))
     return tuple(sorted(rows, key=lambda row: PARTS.index(row.part)))
 
 
@@ -400,7 +418,8 @@ class _Scales:
     """What default priors are made of: location and scales of the response, and which style.
 
     `location`, `scale`: of the response on the link's scale; `slope`: of a coefficient of a predictor with sd 1;
-    `raw`: the same where nothing is centred; `sigma`: of the residual.
+    `raw`: the same where nothing is centred; `sigma`: of the residual; `intercept`: an intercept's prior, if not student_t;
+    `centred`: whether predictors are centred for all that there is no intercept, thresholds being in its place.
     """
 
     location: float
@@ -409,26 +428,29 @@ class _Scales:
     raw: float
     sigma: float
     weak: bool
+    intercept: str = ""
+    centred: bool = False
 
 
-_DATA_SCALED = ("identity", "log", "inverse", "sqrt")
+_DATA_SCALED = ("identity", "log", "inverse", "sqrt", "1/mu^2")
 """Links for which brms takes location and scale from the data."""
 
 
 def _scales(design: Design, link: Link, family: Family, *, weak: bool) -> _Scales:
-    linked = _linked_response(design.y, link)
+    response = np.log(design.y) if family.log_scale else design.y
+    linked = _linked_response(response, link)
     location, scale = 0.0, 2.5
     if link.name in _DATA_SCALED and not family.needs_trials:
         location = _round(float(np.median(linked)), 1) - float(np.mean(design.offset))
         scale = max(2.5, _round(_mad(linked), 1))
     if not weak:
         return _Scales(location=location, scale=scale, slope=np.inf, raw=np.inf, sigma=scale, weak=False)
-    spread = _spread(design.y - (design.offset if link.name == "identity" else 0.0))
+    spread = _spread(response - (design.offset if link.name == "identity" else 0.0))
     sigma = spread * float(np.sqrt(np.mean(design.weights))) if design.has_weights else spread
     if link.name != "identity" or family.needs_trials or not family.parameters:
         raw = max(2.5, float(np.sqrt(np.mean(linked**2)))) if link.name in _DATA_SCALED and not family.needs_trials else 2.5
         return _Scales(location=location, scale=scale, slope=2.5, raw=raw, sigma=_significant(sigma), weak=True)
-    y = design.y - design.offset
+    y = response - design.offset
     raw = 2.5 * max(spread, float(np.sqrt(np.mean(y**2))))
     return _Scales(
         location=_significant(float(np.median(y)), 4),
@@ -440,18 +462,21 @@ def _scales(design: Design, link: Link, family: Family, *, weak: bool) -> _Scale
     )
 
 
-def _parameter_scales(name: str, scales: _Scales) -> _Scales:
+def _parameter_scales(parameter: Parameter, scales: _Scales) -> _Scales:
     """Scales of the predictor of log sigma (or another parameter): brms's own, or around the response's log scale."""
-    location = float(np.log(scales.sigma)) if scales.weak and name == "sigma" else 0.0
+    location = float(np.log(scales.sigma)) if scales.weak and not parameter.prior else 0.0
     slope = 1.0 if scales.weak else np.inf
-    return replace(scales, location=_significant(location), scale=2.5, slope=slope, raw=max(2.5, abs(location)) if scales.weak else np.inf)
+    raw = max(2.5, abs(location)) if scales.weak else np.inf
+    return replace(
+        scales, location=_significant(location), scale=2.5, slope=slope, raw=raw, intercept=parameter.predicted_prior, centred=False
+    )
 
 
 def _linked_response(y: Array, link: Link) -> Array:
     """Return link(y), zeros moved to 0.1 where the link has no value there, as brms does."""
     if link.name not in _DATA_SCALED:
         return np.zeros_like(y)
-    moved = np.where(y == 0, 0.1, y) if link.name in ("log", "inverse") else y
+    moved = np.where(y == 0, 0.1, y) if link.name in ("log", "inverse", "1/mu^2") else y
     with np.errstate(invalid="ignore", divide="ignore"):
         linked = np.asarray(link.link(np.abs(moved) if link.name != "identity" else moved), dtype=float)
     return linked[np.isfinite(linked)]
@@ -488,10 +513,10 @@ def _named(parameter: str, term: str) -> str:
 def _predictor_rows(fixed: FixedPart, blocks: Sequence[RandomBlock], scales: _Scales, parameter: str) -> list[PriorRow]:
     """Return the rows of one linear predictor: intercept, slopes, standard deviations, correlations."""
     rows = []
-    has_intercept = INTERCEPT in fixed.names
+    has_intercept = scales.centred or INTERCEPT in fixed.names
     for j, name in enumerate(fixed.names):
         if name == INTERCEPT:
-            distribution = Distribution(name="student_t", args=(3.0, scales.location, scales.scale))
+            distribution = _intercept_default(scales)
         elif scales.weak:
             size = (scales.slope if has_intercept else scales.raw) / _sd_of(fixed.X[:, j], centred=has_intercept)
             distribution = Distribution(name="normal", args=(0.0, _significant(size)))
@@ -502,6 +527,12 @@ def _predictor_rows(fixed: FixedPart, blocks: Sequence[RandomBlock], scales: _Sc
     for block in blocks:
         rows += _block_rows(block, blocks, scales, parameter)
     return rows
+
+
+def _intercept_default(scales: _Scales) -> Distribution:
+    if scales.intercept:
+        return parse_distribution(scales.intercept)
+    return Distribution(name="student_t", args=(3.0, scales.location, scales.scale))
 
 
 def _block_rows(block: RandomBlock, blocks: Sequence[RandomBlock], scales: _Scales, parameter: str) -> list[PriorRow]:
@@ -528,9 +559,9 @@ def _effect_size(values: Array) -> float:
     return _sd_of(values, centred=True)
 
 
-def _aux_default(name: str, scales: _Scales) -> Distribution:
-    defaults = {"nu": Distribution(name="gamma", args=(2.0, 0.1))}
-    return defaults.get(name, Distribution(name="student_t", args=(3.0, 0.0, scales.sigma)))
+def _aux_default(parameter: Parameter, scales: _Scales) -> Distribution:
+    """Return the family's own default, or one on the scale of the response."""
+    return parse_distribution(parameter.prior) if parameter.prior else Distribution(name="student_t", args=(3.0, 0.0, scales.sigma))
 
 
 # --- Overlay ------------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from bayeslmm.formula.nodes import RandomTerm
+    from bayeslmm.known import Known
     from bayeslmm.model_matrix import Matrix
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "check_groups",
     "crossed",
     "group_table",
+    "independent_Z",
     "make_block",
     "nesting",
     "ordered",
@@ -44,6 +46,7 @@ class RandomBlock:
     `group` is the factor's label (`Subject`, `class:school`); `name` is lme4's unique one (`Subject.1` for the second
     term of a factor). `levels` (J,), `effects` (k,), `index` (n,) in 0..J-1 (-1: not seen in the fit), `values` (n, k).
     Column order in Z: levels outer, effects inner, blocks in lme4's order (decreasing number of levels).
+    `known`: the covariance K among the levels, vec(b) ~ N(0, K (x) Sigma); None where levels are independent.
     """
 
     group: str
@@ -54,6 +57,7 @@ class RandomBlock:
     values: Array
     structure: str
     term: RandomTerm
+    known: Known | None = None
 
     @property
     def n_levels(self) -> int:
@@ -62,6 +66,16 @@ class RandomBlock:
     @property
     def n_effects(self) -> int:
         return len(self.effects)
+
+    @property
+    def mean_variance(self) -> float:
+        """The variance of a level drawn from among those of the fit, the covariance of its effects being one: the mean of K's diagonal."""
+        return 1.0 if self.known is None else self.known.mean_variance
+
+    @property
+    def row_variance(self) -> Array:
+        """The same (n,) of each row's own level."""
+        return np.ones(len(self.index)) if self.known is None else self.known.variance[self.index]
 
 
 class Grouped(Protocol):
@@ -73,7 +87,7 @@ class Grouped(Protocol):
     def n(self) -> int: ...
 
 
-def make_block(term: RandomTerm, name: str, group: Factor, matrix: Matrix) -> RandomBlock:
+def make_block(term: RandomTerm, name: str, group: Factor, matrix: Matrix, known: Known | None = None) -> RandomBlock:
     """Return the block of a random term: its effects' matrix (n, k) and its group as a factor, new levels becoming -1."""
     if not matrix.names:
         raise FormulaError(f"the random term {term.text} has no effect; write (1 | {term.group_label})")
@@ -86,6 +100,7 @@ def make_block(term: RandomTerm, name: str, group: Factor, matrix: Matrix) -> Ra
         values=frozen(matrix.X),
         structure=term.structure,
         term=term,
+        known=known,
     )
 
 
@@ -151,6 +166,20 @@ def sparse_Z(blocks: Sequence[RandomBlock], n: int) -> sp.csc_array:
     return sp.csr_array((np.hstack(values).ravel(), indices, np.arange(n + 1) * per_row), shape=(n, int(starts[-1]))).tocsc()
 
 
+def independent_Z(blocks: Sequence[RandomBlock], n: int) -> sp.csc_array:
+    """Return the matrix (n, q) of independent effects w, b = (root (x) I) w where the covariance among levels is known; else Z."""
+    import scipy.sparse as sp
+
+    if all(block.known is None for block in blocks):
+        return sparse_Z(blocks, n)
+    parts = [sparse_Z([block], n) for block in blocks]
+    for i, block in enumerate(blocks):
+        if block.known is not None:
+            root = block.known.root[:, : block.known.n_fit]
+            parts[i] = sp.csc_array(parts[i] @ sp.kron(sp.csr_array(root), sp.eye_array(block.n_effects), format="csr"))
+    return sp.csc_array(sp.hstack(parts, format="csc"))
+
+
 def check_groups(design: Grouped, *, residual: bool) -> None:
     """Refuse grouping factors whose variances the data cannot tell apart from anything else, as lme4 does.
 
@@ -164,15 +193,19 @@ def check_groups(design: Grouped, *, residual: bool) -> None:
     Raises
     ------
     DataError
-        If a factor has one level; if it has as many levels as there are rows, or a term as many effects (`residual`), or more.
+        If a factor has one level; if it has as many levels as there are rows, or a term as many effects (`residual`), or more:
+        unless a known covariance relates levels to one another, as in a pedigree with one record for each animal.
     """
     n = design.n
     for block in design.blocks:
         levels, effects = block.n_levels, block.n_levels * block.n_effects
         if levels < 2:
             raise DataError(
-                f"grouping factor '{block.group}' has {levels} level; a variance between groups needs at least 2", column=block.group
+                f"grouping factor '{block.group}' has {levels} level; it needs 2 for a variance: leave {block.term.text} out",
+                column=block.group,
             )
+        if block.known is not None and block.known.relates:
+            continue
         if levels >= n if residual else levels > n:
             raise DataError(
                 f"grouping factor '{block.group}' has {levels} levels in {n} rows, so its variance cannot be told from the residual one; "
@@ -211,7 +244,7 @@ def weak_groups(design: Grouped, *, residual: bool) -> list[str]:
         effects = block.n_levels * block.n_effects
         if block.n_levels < _FEW_LEVELS:
             found[f"grouping factor '{block.group}' has only {block.n_levels} level{'s' * (block.n_levels != 1)}"] = None
-        elif effects >= design.n if residual else effects > design.n:
+        elif (block.known is None or not block.known.relates) and (effects >= design.n if residual else effects > design.n):
             term = f"({' + '.join(block.effects)} | {block.group})"
             found[f"the random term {term} has {effects} effects for {design.n} rows"] = None
     return list(found)

@@ -11,12 +11,24 @@ from bayeslmm.bayes.translate import Factor, factors
 from bayeslmm.errors import FitError, suggest
 from bayeslmm.families import LINKS
 from bayeslmm.fit import Draws
+from bayeslmm.residual import residual_of
 
 if TYPE_CHECKING:
     from bayeslmm.design import FixedPart, RandomBlock
     from bayeslmm.model import Model
+    from bayeslmm.series import Series
 
-__all__ = ["RESIDUALS", "draws_of", "flat", "log_likelihood", "mean_draw", "posterior_mean_of_mu", "posterior_names", "residuals"]
+__all__ = [
+    "RESIDUALS",
+    "draws_of",
+    "flat",
+    "log_likelihood",
+    "mean_draw",
+    "posterior_mean_of_response",
+    "posterior_names",
+    "residuals",
+    "response_draws",
+]
 
 type Array = np.ndarray
 
@@ -124,28 +136,47 @@ def _in_chunks(model: Model, draws: Draws, chunk: int) -> Iterator[tuple[slice, 
         yield which, some, mu, aux
 
 
-def posterior_mean_of_mu(model: Model, draws: Draws, *, chunk: int = _CHUNK) -> Array:
-    """Return the posterior mean (n,) of each row's expected response."""
+def posterior_mean_of_response(model: Model, draws: Draws, *, chunk: int = _CHUNK) -> Array:
+    """Return the posterior mean (n,) of each row's expected response (with trials, of its proportion)."""
     total = np.zeros(len(model.design.y))
-    for _, _, mu, _ in _in_chunks(model, draws, chunk):
-        total += mu.sum(axis=0)
+    for _, _, mu, aux in _in_chunks(model, draws, chunk):
+        total += _expected(model, mu, aux).sum(axis=0)
     return np.asarray(total / draws.n_draws)
 
 
-def mu_draws(model: Model, draws: Draws, *, random: bool = True) -> Array:
-    """Return the expected response (S, n) of the fitted rows at every draw; without the random effects where asked."""
-    return model.link.inverse(_eta(model, model.design.fixed, draws, random=random))
+def response_draws(model: Model, draws: Draws, *, random: bool = True) -> Array:
+    """Return the expected response (S, n) of the fitted rows at every draw; without the mean's random effects where asked."""
+    aux = {name: values if values.ndim == 2 else values[:, None] for name, values in draws.aux.items()}
+    return _expected(model, model.link.inverse(_eta(model, model.design.fixed, draws, random=random)), aux)
+
+
+def _expected(model: Model, mu: Array, aux: Mapping[str, Array]) -> Array:
+    response_mean = model.family.response_mean
+    return mu if response_mean is None else response_mean(mu, aux)
 
 
 def log_likelihood(model: Model, draws: Draws, chunk: int = _CHUNK) -> Array:
-    """Return log p(y_i | parameters, random effects) as (S, n): with lme4's precision weights, or to the power of brms's."""
+    """Return log p(y_i | parameters, random effects) as (S, n): with lme4's precision weights, or to the power of brms's.
+
+    Where residuals are correlated, `ar(time, gr)`, that of a row given the earlier ones of its series too: they add up to the whole.
+    """
     design = model.design
     powers = design.weights if design.has_weights and not (model.dialect == "lme4" and model.family.scale) else 1.0
     result = np.empty((draws.n_draws, len(design.y)))
     with np.errstate(divide="ignore", invalid="ignore"):
         for which, _, mu, aux in _in_chunks(model, draws, chunk):
+            if design.series is not None:
+                mu, aux = _given_earlier(design.series, design.y, mu, aux)
             result[which] = powers * model.family.loglik(design.y, mu, aux, design.trials)
     return result
+
+
+def _given_earlier(series: Series, y: Array, mu: Array, aux: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+    """Return mean (S, n) and standard deviation of each row given the earlier ones of its series."""
+    structure = residual_of(series)
+    rho, sigma = aux[structure.name], aux["sigma"]
+    mean = mu + sigma * structure.prediction(rho, series, (y - mu) / sigma)
+    return np.asarray(mean), {**aux, "sigma": sigma * structure.conditional_sd(rho, series)}
 
 
 # --- Residuals ----------------------------------------------------------------------------------------------------------------
@@ -170,15 +201,22 @@ def _observed(model: Model) -> Array:
     return np.asarray(y if model.design.trials is None else y / np.maximum(model.design.trials, 1))
 
 
-def _prior_weights(model: Model) -> Array:
-    trials = model.design.trials
-    return np.asarray(model.design.weights if trials is None else model.design.weights * trials)
-
-
 def _unit_aux(model: Model, draws: Draws) -> Mapping[str, Array]:
     """Return the further parameters' means, the scale at 1: residuals are on the response's scale, as in lme4."""
     means = {name: np.asarray(values.mean(axis=0)) for name, values in draws.aux.items()}
     return means | ({model.family.scale: np.ones(())} if model.family.scale else {})
+
+
+def _mu(model: Model, draws: Draws, fitted: Array) -> Array:
+    """Return the posterior mean (n,) of mu, which is the mean of the response but in families with a `response_mean`."""
+    if model.family.response_mean is None:
+        return fitted
+    return np.asarray(sum(mu.sum(axis=0) for _, _, mu, _ in _in_chunks(model, draws, _CHUNK)) / draws.n_draws)
+
+
+def _refuse_another_mean(model: Model, kind: str) -> None:
+    if model.family.response_mean is not None:
+        raise FitError(f"{kind} residuals are not defined for family {model.family.name!r}, whose mean is not mu; use 'quantile'")
 
 
 def _response(model: Model, draws: Draws, fitted: Array) -> Array:
@@ -186,8 +224,10 @@ def _response(model: Model, draws: Draws, fitted: Array) -> Array:
 
 
 def _pearson(model: Model, draws: Draws, fitted: Array) -> Array:
-    variance = model.family.variance(fitted, _unit_aux(model, draws), None)
-    return np.asarray(_response(model, draws, fitted) * np.sqrt(_prior_weights(model) / variance))
+    design = model.design
+    trials = np.ones(design.n) if design.trials is None else np.maximum(design.trials, 1)
+    variance = model.family.variance(_mu(model, draws, fitted), _unit_aux(model, draws), design.trials) / trials**2
+    return np.asarray(_response(model, draws, fitted) * np.sqrt(design.weights / variance))
 
 
 def _scaled(model: Model, draws: Draws, fitted: Array) -> Array:
@@ -197,6 +237,7 @@ def _scaled(model: Model, draws: Draws, fitted: Array) -> Array:
 
 def _deviance(model: Model, draws: Draws, fitted: Array) -> Array:
     """sign(y - mu) sqrt(2 (l(y) - l(mu))), the log density at unit scale, times the prior weights."""
+    _refuse_another_mean(model, "deviance")
     design, aux = model.design, _unit_aux(model, draws)
     observed = _observed(model)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -205,6 +246,7 @@ def _deviance(model: Model, draws: Draws, fitted: Array) -> Array:
 
 
 def _working(model: Model, draws: Draws, fitted: Array) -> Array:
+    _refuse_another_mean(model, "working")
     return np.asarray(_response(model, draws, fitted) / model.link.mu_eta(model.link.link(fitted)))
 
 

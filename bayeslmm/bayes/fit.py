@@ -17,6 +17,7 @@ import pandas as pd
 from bayeslmm.bayes import draws as arrays
 from bayeslmm.bayes import summary as summaries
 from bayeslmm.bayes.checks import diagnose, quick_problem
+from bayeslmm.checks import model_checks
 from bayeslmm.bayes.samplers import TARGET_ACCEPT, Settings, available_cores, sample, sampler_named, shows_progress
 from bayeslmm.bayes.translate import factors, translate
 from bayeslmm.design import weak_groups
@@ -76,11 +77,11 @@ class BayesFit:
 
     @cached_property
     def _fitted(self) -> Array:
-        return arrays.posterior_mean_of_mu(self.model, self._draws)
+        return arrays.posterior_mean_of_response(self.model, self._draws)
 
     @cached_property
     def _diagnostics(self) -> Diagnostics:
-        return diagnose(self.tree)
+        return Diagnostics(checks=diagnose(self.tree).checks + model_checks(self))
 
     # --- Estimates ------------------------------------------------------------------------------------------------------------
 
@@ -203,7 +204,7 @@ class BayesFit:
     # --- Words and tables -----------------------------------------------------------------------------------------------------
 
     def diagnose(self) -> Diagnostics:
-        """Return the sampler's checks: R-hat, effective sample sizes, divergences, tree depth, E-BFMI."""
+        """Return the sampler's checks (R-hat, effective sample sizes, divergences, tree depth, E-BFMI) and the model's."""
         return self._diagnostics
 
     def summary(self) -> summaries.BayesSummary:
@@ -211,7 +212,10 @@ class BayesFit:
         return summaries.summarise(self)
 
     def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
-        """Return broom.mixed's columns: `effect, group, level, term, estimate, std_error, conf_low, conf_high, rhat, ess_bulk, ess_tail`.
+        """Return broom.mixed's columns as for a classical fit, then the convergence of each row's draws.
+
+        They are `effect, group, level, term, estimate, std_error, conf_low, conf_high, statistic` (which a posterior has not: NaN) and
+        `rhat, ess_bulk, ess_tail`. The residual standard deviation is `sd__Observation` of group `Residual`.
 
         Parameters
         ----------
@@ -250,6 +254,7 @@ def brm(
     weights: str | Any | None = None,
     offset: str | Any | None = None,
     contrasts: Mapping[str, Any] | None = None,
+    data2: Mapping[str, Any] | None = None,
     na: str = "omit",
     dialect: str = "lme4",
     chains: int = 4,
@@ -265,7 +270,7 @@ def brm(
 
     Parameters
     ----------
-    formula, data, family, link, priors, weights, offset, contrasts, na, dialect
+    formula, data, family, link, priors, weights, offset, contrasts, data2, na, dialect
         The model, as `model` takes them; or a ready `Model` in place of formula and data. Priors default to weak ones on
         the data's scale, listed by `model(...).priors`.
     chains, draws, tune
@@ -308,6 +313,7 @@ def brm(
         weights=weights,
         offset=offset,
         contrasts=contrasts,
+        data2=data2,
         na=na,
         dialect=dialect,
     )
@@ -352,9 +358,11 @@ def _key(model: Model) -> str:
     predictors = [(design.fixed, design.blocks), *design.parameters.values()]
     for fixed, blocks in predictors:
         digest.update(repr((fixed.names, [(b.name, b.group, b.levels, b.effects, b.structure, b.term.options) for b in blocks])).encode())
-        for array in (fixed.X, *(part for block in blocks for part in (block.index, block.values))):
+        roots = (block.known.root for block in blocks if block.known is not None)
+        for array in (fixed.X, *(part for block in blocks for part in (block.index, block.values)), *roots):
             digest.update(np.ascontiguousarray(array).tobytes())
-    for response in (design.y, design.trials, design.weights, design.offset):
+    series = () if design.series is None else (design.series.previous, design.series.gap)
+    for response in (design.y, design.trials, design.weights, design.offset, *series):
         digest.update(b"none" if response is None else np.ascontiguousarray(response).tobytes())
     return digest.hexdigest()
 

@@ -63,13 +63,18 @@ _COMPILED_LIMIT = 8
 
 
 def _compiled(model: Any, names: Sequence[str], key: str) -> Any:
-    """Return nutpie's compiled density; compiling takes seconds, so the last few of this process are kept."""
+    """Return nutpie's compiled density; compiling takes seconds, so the last few of this process are kept.
+
+    Chains start apart in everything but the slopes, which start at their priors' centres: a unit off, times a predictor of
+    large values, is an eta that no chain comes back from.
+    """
     import nutpie
 
     if key in _COMPILED:
         _COMPILED.move_to_end(key)
         return _COMPILED[key]
-    compiled = nutpie.compile_pymc_model(model, backend="numba", var_names=list(names))
+    moved = {variable for variable in model.free_RVs if not variable.name.startswith("beta")}
+    compiled = nutpie.compile_pymc_model(model, backend="numba", var_names=list(names), jitter_rvs=moved)
     _COMPILED[key] = compiled
     if len(_COMPILED) > _COMPILED_LIMIT:
         _COMPILED.popitem(last=False)

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.bayes.checks import convergence
-from bayeslmm.bayes.draws import mu_draws
+from bayeslmm.bayes.draws import response_draws
 from bayeslmm.bayes.translate import Factor, factors
 from bayeslmm.errors import FitError, suggest
-from bayeslmm.fit import ESTIMATES_COLUMNS, Diagnostics
+from bayeslmm.fit import ESTIMATES_COLUMNS, TIDY_COLUMNS, Diagnostics, tidied
 
 if TYPE_CHECKING:
     from bayeslmm.bayes.fit import BayesFit
@@ -208,10 +208,11 @@ def _verdict(diagnostics: Diagnostics) -> tuple[str, ...]:
 # --- broom.mixed --------------------------------------------------------------------------------------------------------------
 
 _EFFECTS = ("fixed", "ran_pars", "ran_vals")
+_CONVERGENCE = ("rhat", "ess_bulk", "ess_tail")
 
 
 def tidy(fit: BayesFit, effects: str | Sequence[str]) -> pd.DataFrame:
-    """Return one row for each parameter in broom.mixed's columns.
+    """Return one row for each parameter in broom.mixed's columns, then the convergence of its draws.
 
     Raises
     ------
@@ -223,25 +224,18 @@ def tidy(fit: BayesFit, effects: str | Sequence[str]) -> pd.DataFrame:
         if name not in _EFFECTS:
             raise FitError(f"unknown effects {name!r}{suggest(str(name), _EFFECTS)}")
     posterior = fit.tree["posterior"].to_dataset()
-    rows = [("fixed" if row.part == "fixed" else "ran_pars", "", row) for row in quantities(fit.model, posterior)]
-    rows += [("ran_vals", level, row) for level, row in _random_values(fit.model, posterior)] if "ran_vals" in wanted else []
-    rows = [row for row in rows if row[0] in wanted]
-    columns = ["effect", "group", "level", "term", "estimate", "std_error", "conf_low", "conf_high", "rhat", "ess_bulk", "ess_tail"]
-    if not rows:
-        return pd.DataFrame(columns=columns)
-    frame = estimates_frame([row for _, _, row in rows])
-    rhat, bulk, tail = convergence(np.stack([row.draws for _, _, row in rows]))
-    names = {"sd": "sd__", "cor": "cor__"}
-    terms = [names.get(row.part, "") + row.term for _, _, row in rows]
-    groups = ["Residual" if row.part == "aux" and row.term == "sigma" else row.group for _, _, row in rows]
-    values = [
-        [e for e, _, _ in rows],
-        groups,
-        [level for _, level, _ in rows],
-        terms,
-        *(frame[c] for c in ("estimate", "se", "lower", "upper")),
-    ]
-    return pd.DataFrame(dict(zip(columns, [*values, rhat, bulk, tail], strict=True)))
+    rows = list(quantities(fit.model, posterior))
+    frame = tidied(fit.model.design, estimates_frame(rows))
+    if "ran_vals" in wanted:
+        found = _random_values(fit.model, posterior)
+        values = tidied(fit.model.design, estimates_frame([row for _, row in found]))
+        frame = pd.concat([frame, values.assign(effect="ran_vals", level=[level for level, _ in found])], ignore_index=True)
+        rows += [row for _, row in found]
+    kept = frame["effect"].isin(wanted).to_numpy()
+    if not kept.any():
+        return pd.DataFrame(columns=[*TIDY_COLUMNS, *_CONVERGENCE])
+    checks = convergence(np.stack([row.draws for row, wanted_row in zip(rows, kept, strict=True) if wanted_row]))
+    return frame[kept].reset_index(drop=True).assign(**dict(zip(_CONVERGENCE, checks, strict=True)))
 
 
 def _random_values(model: Model, posterior: Any) -> list[tuple[str, Quantity]]:
@@ -266,7 +260,7 @@ def glance(fit: BayesFit) -> pd.DataFrame:
         "rhat_max": value["rhat"],
         "ess_bulk_min": value["ess_bulk"],
         "ess_tail_min": value["ess_tail"],
-        "divergences": value["divergences"],
+        "divergences": int(value["divergences"]),
         "ok": diagnostics.ok,
     }
     return pd.DataFrame([row])
@@ -275,12 +269,12 @@ def glance(fit: BayesFit) -> pd.DataFrame:
 def augment(fit: BayesFit) -> pd.DataFrame:
     """Return the rows used with the posterior of their expected response, and the residuals."""
     model = fit.model
-    mu = mu_draws(model, fit.draws())
+    mu = response_draws(model, fit.draws())
     frame = model.frame.loc[np.asarray(model.design.kept)].copy()
     lower, upper = np.quantile(mu, [0.025, 0.975], axis=0)
     frame["fitted"] = fit.fitted().to_numpy()
     frame["se_fit"] = mu.std(axis=0, ddof=1) if len(mu) > 1 else np.nan
     frame["lower"], frame["upper"] = lower, upper
-    frame["fixed"] = mu_draws(model, fit.draws(), random=False).mean(axis=0)
+    frame["fixed"] = response_draws(model, fit.draws(), random=False).mean(axis=0)
     frame["resid"] = fit.residuals().to_numpy()
     return frame

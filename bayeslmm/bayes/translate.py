@@ -8,8 +8,10 @@ Free variables, as a model written by hand names them (`g` a grouping factor's l
 `sd_<g>`           standard deviations of all effects of factor g, dim `<g>_effect` (terms on one factor are merged)
 `L_<g>`            Cholesky factor of the correlation matrix of an `us` term (`pm.LKJCorr`); `rho_<g>` of `cs` and `ar1`.
                    With several terms on g, `L_<g>[1]`, `L_<g>[2]`, numbered by term
-`z_<g>`            standard normals, dims (`<g>`, `<g>_effect`): `r_<g> = (z L') * sd`
-`sigma`, `nu`      the family's further parameters
+`z_<g>`            standard normals, dims (`<g>`, `<g>_effect`): `r_<g> = (z L') * sd`; `C (z L') * sd` where the covariance
+                   K = C C' among the levels is known
+`sigma`, `nu`      the family's further parameters; `ar` the correlation of its residuals
+`thresholds`       of an ordered response, of the centred design; `Intercept[1]`, ... are those of the uncentred one
 =================  =============================================================================================================
 
 Deterministic: `b` (dim `fixed`; coefficients of the uncentred design), `cor_<g>` (`<g>_effect`, `<g>_effect2`; zero between
@@ -27,6 +29,7 @@ case of most mixed models; strongly informed groups cost more steps but stay cor
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,20 +38,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm.covariance import structure_of
+from bayeslmm.errors import PriorError
 from bayeslmm.families import LINKS
 from bayeslmm.priors import INTERCEPT, bounds
+from bayeslmm.residual import residual_of
 
 if TYPE_CHECKING:
     from bayeslmm.covariance import Structure
     from bayeslmm.design import FixedPart, RandomBlock
+    from bayeslmm.known import Known
     from bayeslmm.model import Model
     from bayeslmm.priors import PriorRow
+    from bayeslmm.series import Series
 
 __all__ = ["Factor", "factors", "prior_variable", "translate"]
 
 type Array = np.ndarray
 
-_RESERVED = ("chain", "draw", "__sample__", "fixed", "b", "beta", "Intercept", "y", "y_power")
+_RESERVED = ("chain", "draw", "__sample__", "fixed", "b", "beta", "Intercept", "y", "y_power", "thresholds")
 """Names that no factor's dimension may have: PyMC keeps variables and dimensions apart."""
 
 
@@ -78,6 +85,11 @@ class Factor:
     @property
     def levels(self) -> tuple[str, ...]:
         return self.blocks[0].levels
+
+    @property
+    def known(self) -> Known | None:
+        """The known covariance among levels, the same for all terms of a factor."""
+        return self.blocks[0].known
 
 
 def factors(model: Model) -> tuple[Factor, ...]:
@@ -166,15 +178,28 @@ def translate(model: Model) -> Any:
     with pm.Model(coords=_coords(model, groups)) as pymc_model:
         eta = design.offset + _predictor(model, design.fixed, groups, "")
         mu = model.link.pymc_inverse(eta)
-        aux = {parameter.name: _aux(model, parameter.name, parameter.link, groups) for parameter in family.parameters}
+        if family.of_levels is None:
+            aux = {parameter.name: _aux(model, parameter.name, parameter.link, groups) for parameter in family.parameters}
+        else:
+            aux = _thresholds(model, pymc_model["b"])
         powers = design.weights if design.has_weights else None
         if powers is not None and family.scale is not None and model.dialect == "lme4":
             aux[family.scale] = aux[family.scale] / np.sqrt(design.weights)
             powers = None
+        if design.series is not None:
+            mu, aux = _given_earlier(design.series, design.y, mu, aux)
         observed = design.y.astype(int) if family.discrete else design.y
         trials = None if design.trials is None else design.trials.astype(int)
         family.pymc("y", mu, aux, trials, observed, powers, _inner_dim("obs", groups))
     return pymc_model
+
+
+def _given_earlier(series: Series, y: Array, mu: Any, aux: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return mean and standard deviation of each row given the earlier ones of its series: their product is the joint density."""
+    structure = residual_of(series)
+    rho, sigma = aux[structure.name], aux["sigma"]
+    mean = mu + sigma * structure.pymc_prediction(rho, series, (y - mu) / sigma)
+    return mean, {**aux, "sigma": sigma * structure.pymc_conditional_sd(rho, series)}
 
 
 def _coords(model: Model, groups: Sequence[Factor]) -> dict[str, Any]:
@@ -206,6 +231,23 @@ def _aux(model: Model, name: str, link: str, groups: Sequence[Factor]) -> Any:
         return LINKS[link].pymc_inverse(_predictor(model, fixed, groups, name))
     row = next(row for row in model.prior_rows if row.part == "aux" and row.term == name)
     return prior_variable(name, [row], *bounds(row, model.family), dim=None)
+
+
+def _thresholds(model: Model, b: Any) -> dict[str, Any]:
+    """Return the thresholds of an ordered response by name; their priors are those of the centred design, as an intercept's."""
+    import pymc as pm
+    from pymc.distributions.transforms import ordered
+
+    rows = [row for row in model.prior_rows if row.part == "aux"]
+    kinds = {row.distribution.name for row in rows}
+    if len(kinds) > 1 or kinds == {"constant"}:
+        raise PriorError(f"thresholds take priors of one distribution that is no constant, not {', '.join(sorted(kinds))}")
+    shape: dict[str, Any] = {"shape": len(rows)}
+    if model.family.increasing:
+        shape |= {"default_transform": ordered, "initval": np.linspace(-1.0, 1.0, len(rows))}
+    centred = _free("thresholds", kinds.pop(), [row.distribution.args for row in rows], -np.inf, np.inf, shape)
+    raw = centred + model.design.X.mean(axis=0) @ b if model.design.p else centred
+    return {row.term: pm.Deterministic(row.term, raw[k]) for k, row in enumerate(rows)}
 
 
 def _predictor(model: Model, fixed: FixedPart, groups: Sequence[Factor], parameter: str) -> Any:
@@ -263,6 +305,8 @@ def _random_effects(model: Model, factor: Factor) -> Any:
         piece = z[:, columns[0] : columns[-1] + 1]
         pieces.append(piece if L is None else piece @ L.T)
     r = (pieces[0] if len(pieces) == 1 else pt.concatenate(pieces, axis=1)) * sd
+    if factor.known is not None:
+        r = pt.dot(factor.known.root, r)
     if factor.correlated and len(factor.blocks) > 1:
         cor = pt.eye(len(factor.effects))
         for columns, L in zip(factor.columns, choleskys, strict=True):
@@ -326,7 +370,7 @@ def prior_variable(name: str, rows: Sequence[PriorRow], lower: float, upper: flo
     if dim is None:
         (row,) = rows
         if row.distribution.name == "constant":
-            return pm.Deterministic(name, pt.as_tensor_variable(row.distribution.args[0]))
+            return pm.Deterministic(name, pt.as_tensor_variable(np.float64(row.distribution.args[0])))
         return _free(name, row.distribution.name, [row.distribution.args], lower, upper, {})
     if len(names) == 1 and names != {"constant"}:
         shape: dict[str, Any] = {"dims": dim} if dim else {"shape": len(rows)}
@@ -357,7 +401,9 @@ def _free(
     edges = {"lower": lower if np.isfinite(lower) else None, "upper": upper if np.isfinite(upper) else None}
     if kind.name == "flat":
         return pm.Flat(name, transform=pm.distributions.transforms.Interval(*edges.values()), **shape)
-    return pm.Truncated(name, getattr(pm, kind.pymc).dist(**named), **edges, **shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="RandomVariables .* were found in the derived graph")
+        return pm.Truncated(name, getattr(pm, kind.pymc).dist(**named), **edges, **shape)
 
 
 def _collapse(column: tuple[float, ...]) -> Any:

@@ -12,7 +12,7 @@ from scipy.special import chdtrc
 
 from bayeslmm.classical.ddf import f_test, inference
 from bayeslmm.classical.fit import ClassicalFit
-from bayeslmm.classical.lmm import lmer
+from bayeslmm.classical.lmm import lmer, needs_maximum
 from bayeslmm.classical.terms import term_contrasts
 from bayeslmm.errors import BayesLmmWarning, FitError
 
@@ -173,6 +173,8 @@ def _ratios(fits: Sequence[ClassicalFit], refit: bool) -> pd.DataFrame:
 
 
 def _check_same_rows(fits: Sequence[ClassicalFit]) -> None:
+    for fit in fits:
+        needs_maximum(fit, "anova of several fits")
     first = fits[0].model.design
     for fit in fits[1:]:
         design = fit.model.design
@@ -207,7 +209,7 @@ def _as_fitted(fits: Sequence[ClassicalFit]) -> list[ClassicalFit]:
 
 def _labels(fits: Sequence[ClassicalFit]) -> list[str]:
     """Return the fits' formulas, numbered where two share one."""
-    texts = [fit.model.formula.text for fit in fits]
+    texts = [str(fit.model.formula) for fit in fits]
     count, seen, labels = Counter(texts), Counter[str](), []
     for text in texts:
         seen[text] += 1

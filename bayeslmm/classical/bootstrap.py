@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from bayeslmm.classical.engine import Problem, estimate_at, objective, theta_of
+from bayeslmm.classical.engine import Problem, estimate_at, theta_of
 from bayeslmm.classical.fit import ClassicalFit
-from bayeslmm.classical.lmm import fit_model, one_thread, optimum, problem_of
+from bayeslmm.classical.lmm import fit_model, one_thread, optimum, problem_of, to_minimise
+from bayeslmm.classical.noise import has_noise
 from bayeslmm.classical.optimise import Box, Minimum, minimise
 from bayeslmm.classical.parameters import check_level, chosen, estimates_of, parameter_values
 from bayeslmm.classical.reuse import Responses, on_response, responses
@@ -204,6 +205,8 @@ def bootstrap(
     for name, number in (("n", n), ("workers", workers)):
         if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
             raise FitError(f"{name} must be a whole number of at least 1, not {number!r}")
+    if kind != "parametric" and has_noise(fit.model.design):
+        raise FitError(f"kind={kind!r} is not available for a model with a residual structure; use kind='parametric'")
     root = _seed_sequence(seed)
     top = _top_group(fit.model.design, group, needed=kind == "cluster")
     estimate = _statistic_of(statistic, fit)
@@ -275,7 +278,8 @@ def _resampled(model: Model, rows: Array, copies: Array, group: str | None) -> M
             index = index * (int(copies.max(initial=0)) + 1) + copies
         levels, position = np.unique(index, return_inverse=True)
         labels = tuple(str(label) for label in range(len(levels)))
-        blocks.append(replace(block, index=position.astype(block.index.dtype), levels=labels, values=block.values[rows]))
+        known = block.known and block.known.take(levels)
+        blocks.append(replace(block, index=position.astype(block.index.dtype), levels=labels, values=block.values[rows], known=known))
     small = replace(
         design,
         y=design.y[rows],
@@ -295,7 +299,7 @@ def _fit_resampled(fit: ClassicalFit, rows: Array, copies: Array, group: str | N
     X = model.design.X
     if X.shape[1] and np.linalg.matrix_rank(X / np.maximum(np.max(np.abs(X), axis=0), np.finfo(float).tiny)) < X.shape[1]:
         raise FitError("the resampled rows do not determine all coefficients")
-    return fit_model(model, reml=fit.reml, start=fit.theta)
+    return fit_model(model, reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary)
 
 
 # ------------------------------------------------------------------------------------------------------------------ one replicate
@@ -332,7 +336,7 @@ def _simulator(job: _Job) -> _Simulator:
     for block, theta in zip(design.blocks, fit.theta_by_block, strict=True):
         factors.append(fit.sigma * structure_of(block).factor(theta, block.n_effects))
     problem = problem_of(fit.model, reml=fit.reml)
-    found = optimum(problem, fit.theta)
+    found = optimum(problem, fit.theta, avoid_boundary=fit.avoids_boundary)
     return _Simulator(
         job=job,
         ready=responses(problem, design),
@@ -347,24 +351,37 @@ def _simulator(job: _Job) -> _Simulator:
 
 def _search(made: _Simulator, problem: Problem) -> Minimum:
     """Return the optimum next to that of the fit where it is beyond doubt, and what a search from everywhere finds otherwise."""
-    found = minimise(lambda t: objective(problem, t), made.start, made.box, made.curvature)
+    fit = made.job.fit
+    found = minimise(to_minimise(problem, avoid_boundary=fit.avoids_boundary), made.start, made.box, made.curvature)
     plain = found.converged and not found.flat and not np.any(made.box.on_edge(found.x))
     if plain and all(term.structure.linear for term in problem.terms):
         return found
-    return optimum(problem, made.job.fit.theta)
+    return optimum(problem, fit.theta, avoid_boundary=fit.avoids_boundary)
 
 
 def _parametric(job: _Job) -> Callable[[np.random.Generator], ClassicalFit | _Estimates]:
+    if has_noise(job.fit.model.design):
+        return partial(_structured, job)
     made = _simulator(job)
 
     def replicate(rng: np.random.Generator) -> ClassicalFit | _Estimates:
         y = made.mean + job.fit.sigma * rng.standard_normal(len(made.mean)) / made.root
         for block, L in zip(job.fit.model.design.blocks, made.factors, strict=True):
             effects = rng.standard_normal((block.n_levels, block.n_effects)) @ L.T
+            effects = effects if block.known is None else block.known.correlated(effects)
             y += np.einsum("nk,nk->n", block.values, effects[block.index])
         return _refitted(made, y)
 
     return replicate
+
+
+def _structured(job: _Job, rng: np.random.Generator) -> ClassicalFit:
+    """Fit a simulated response of a model with a residual structure."""
+    fit = job.fit
+    y = fit.simulate(seed=int(rng.integers(2**63))).to_numpy()[:, 0]
+    return fit_model(
+        replace(fit.model, design=replace(fit.model.design, y=y)), reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary
+    )
 
 
 def _semiparametric(job: _Job) -> Callable[[np.random.Generator], ClassicalFit | _Estimates]:
@@ -390,6 +407,10 @@ def _case(job: _Job) -> Callable[[np.random.Generator], ClassicalFit | _Estimate
 
 def _cluster(job: _Job) -> Callable[[np.random.Generator], ClassicalFit | _Estimates]:
     block = next(block for block in job.fit.model.design.blocks if block.group == job.group)
+    for inner in job.fit.model.design.blocks:
+        if inner.known is not None and _nested(inner, block):
+            matrix = inner.known.relationship.name
+            raise FitError(f"copies of a level of '{inner.group}' have no place in the matrix '{matrix}'; use kind='parametric'")
     members = [np.flatnonzero(block.index == level) for level in range(block.n_levels)]
 
     def replicate(rng: np.random.Generator) -> ClassicalFit | _Estimates:
@@ -424,10 +445,12 @@ def _refitted(made: _Simulator, y: Array) -> ClassicalFit | _Estimates:
     problem = on_response(made.ready, y)
     if made.job.statistic is not None:
         model = replace(fit.model, design=replace(design, y=y))
-        return fit_model(model, reml=fit.reml, start=fit.theta, problem=problem)
+        return fit_model(model, reml=fit.reml, start=fit.theta, problem=problem, avoid_boundary=fit.avoids_boundary)
     found = _search(made, problem)
     if not found.converged:
-        return fit_model(replace(fit.model, design=replace(design, y=y)), reml=fit.reml, start=fit.theta)
+        return fit_model(
+            replace(fit.model, design=replace(design, y=y)), reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary
+        )
     values = estimate_at(problem, found.x)
     theta = theta_of(problem, found.x)
     df = problem.df if design.blocks else problem.n - problem.p

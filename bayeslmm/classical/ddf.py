@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import chdtrc, fdtrc, stdtr
 
 from bayeslmm.classical.information import by_theta, information, linear_span
+from bayeslmm.classical.noise import has_noise
 from bayeslmm.errors import BayesLmmWarning, ConvergenceWarning, DataError, FitError, suggest
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "contrast_table",
     "f_test",
     "inference",
+    "wald_table",
 ]
 
 type Array = np.ndarray
@@ -92,7 +94,7 @@ def inference(fit: ClassicalFit, ddf: str) -> Inference:
     """
     if ddf not in METHODS:
         raise FitError(f"unknown ddf {ddf!r}{suggest(str(ddf), ['none', *METHODS])}")
-    if not fit.model.design.blocks or not len(fit.beta):
+    if not (fit.model.design.blocks or has_noise(fit.model.design)) or not len(fit.beta):
         return _Exact(beta=fit.beta, sigma=fit.sigma, vcov=fit.vcov().to_numpy(), residual=float(fit.nobs - len(fit.beta)))
     return METHODS[ddf](fit)
 
@@ -150,7 +152,15 @@ def _combined(nu: Array) -> float:
 
 
 def _satterthwaite(fit: ClassicalFit) -> Inference:
-    """Deviance in (theta, sigma), beta profiled out: A = 2 H^-1; slopes of vcov = half phi half' by the same parameters."""
+    """Deviance in (theta, sigma), beta profiled out: A = 2 H^-1; slopes of vcov = half phi half' by the same parameters.
+
+    With a residual structure, in (theta, phi, sigma), by differences (see `structured`).
+    """
+    if has_noise(fit.model.design):
+        from bayeslmm.classical.structured import spread_of
+
+        found = spread_of(fit)
+        return _Satterthwaite(beta=fit.beta, sigma=fit.sigma, vcov=fit.vcov().to_numpy(), slopes=found.slopes, spread=found.covariance)
     info = information(fit)
     parameters = by_theta(fit, info)
     J = parameters.first
@@ -240,6 +250,11 @@ def _both_zero(x: float, y: float) -> float:
 
 
 def _kenward_roger(fit: ClassicalFit) -> Inference:
+    if has_noise(fit.model.design):
+        raise FitError(
+            "Kenward and Roger's method is not available for a model with a residual structure (a predictor of sigma, or ar()); "
+            "use ddf='satterthwaite'"
+        )
     if not fit.reml:
         message = "Kenward and Roger's method is for REML: the model is fitted again by REML, and its estimates are those shown"
         warnings.warn(BayesLmmWarning("refitted_reml", message), stacklevel=5)
@@ -346,6 +361,25 @@ def _independent_rows(L: Array, values: Array, vcov: Array) -> tuple[Array, Arra
     if np.sum(raw > _RANK * raw[-1]) == np.sum(keep):
         unit, targets, vectors, keep = L, values, directions, raw > _RANK * raw[-1]
     return vectors[:, keep].T @ unit, vectors[:, keep].T @ targets
+
+
+def wald_table(fit: ClassicalFit, ddf: str) -> pd.DataFrame:
+    """Return the coefficients of a generalised model: z values, p values of the normal distribution.
+
+    Raises
+    ------
+    FitError
+        For degrees of freedom that only linear models have, and unknown ones.
+    """
+    if ddf not in ("satterthwaite", "none"):
+        raise FitError(f"ddf={ddf!r} is not available for a generalised model: its coefficients have z values (ddf='none')")
+    import pandas as pd
+    from scipy.special import ndtr
+
+    se = fit.standard_errors
+    z = fit.beta / se
+    columns = {"estimate": fit.beta, "se": se, "df": np.inf, "statistic": z, "p_value": 2.0 * ndtr(-np.abs(z))}
+    return pd.DataFrame(columns, index=list(fit.model.design.fixed_names), dtype=float)
 
 
 def coefficient_table(fit: ClassicalFit, ddf: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayeslmm.classical.engine import rebased
+from bayeslmm.checks import model_checks
 from bayeslmm.covariance import structure_of
 from bayeslmm.fit import Check, Diagnostics
 
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from bayeslmm.classical.fit import ClassicalFit
     from bayeslmm.design import Design, RandomBlock
 
-__all__ = ["SINGULAR_TOLERANCE", "badly_scaled", "diagnose", "singular_terms", "undetermined"]
+__all__ = [
+    "SINGULAR_TOLERANCE",
+    "badly_scaled",
+    "diagnose",
+    "on_boundary",
+    "row_factor",
+    "singular_blocks",
+    "singular_terms",
+    "undetermined",
+]
 
 type Array = np.ndarray
 
@@ -33,7 +42,7 @@ _LARGE = 1e7
 def diagnose(fit: ClassicalFit) -> Diagnostics:
     """Return all checks of a classical fit; see `Check`."""
     checks = (_arrived(fit), _lme4_gradient(fit), _hessian(fit), _singular(fit), _scaling(fit), _rank(fit), _levels(fit))
-    return Diagnostics(checks=tuple(check for check in checks if check is not None))
+    return Diagnostics(checks=tuple(check for check in checks if check is not None) + model_checks(fit))
 
 
 def singular_terms(fit: ClassicalFit) -> list[str]:
@@ -42,11 +51,54 @@ def singular_terms(fit: ClassicalFit) -> list[str]:
     As lme4's `isSingular`, but whatever the units of the predictors: each effect is measured by the root mean square of its column,
     in unstructured terms of what its column has beside the earlier ones.
     """
+    return [f"({' + '.join(block.effects)} | {block.group})" for block, _ in singular_blocks(fit)]
+
+
+def singular_blocks(fit: ClassicalFit) -> list[tuple[RandomBlock, Array]]:
+    """Return the blocks of `singular_terms`, with their theta."""
     return [
-        f"({' + '.join(block.effects)} | {block.group})"
+        (block, theta)
         for block, theta in zip(fit.model.design.blocks, fit.theta_by_block, strict=True)
         if structure_of(block).is_boundary(_unitless(block, theta), block.n_effects, SINGULAR_TOLERANCE)
     ]
+
+
+def on_boundary(fit: ClassicalFit) -> list[str]:
+    """Say of each term whose estimate lies on the boundary what is zero or one there."""
+    return [*(_at_limit(block, row_factor(block, theta)) for block, theta in singular_blocks(fit)), *_residual_limit(fit)]
+
+
+def _residual_limit(fit: ClassicalFit) -> list[str]:
+    """Say whether the correlation of residuals is at its limit."""
+    series = fit.model.design.series
+    if series is None:
+        return []
+    value = float(fit.further[series.term.name].natural()[0])
+    return (
+        [f"the correlation of neighbouring residuals in {series.term.text} is {np.sign(value):.0f}"]
+        if 1.0 - abs(value) < SINGULAR_TOLERANCE
+        else []
+    )
+
+
+def _at_limit(block: RandomBlock, A: Array) -> str:
+    text = block.term.text
+    nil = [effect for effect, size in zip(block.effects, np.linalg.norm(A, axis=1), strict=True) if size < SINGULAR_TOLERANCE]
+    if block.n_effects == 1:
+        return f"the variance of {text} is zero"
+    if nil:
+        return f"the variance{'s' if len(nil) > 1 else ''} of {' and '.join(nil)} in {text} {'are' if len(nil) > 1 else 'is'} zero"
+    if block.n_effects == 2 and structure_of(block).correlated:
+        sign = "-1" if A[0] @ A[1] < 0.0 else "1"
+        return f"the correlation of {block.effects[0]} and {block.effects[1]} in {text} is {sign}"
+    kept = int(np.sum(np.linalg.svd(A, compute_uv=False) > SINGULAR_TOLERANCE))
+    return f"{kept} of the {block.n_effects} principal components of {text} {'has' if kept == 1 else 'have'} a variance"
+
+
+def row_factor(block: RandomBlock, theta: Array) -> Array:
+    """Return the relative Cholesky factor (k, k) of what the effects add to a row: in units of the columns' root mean squares."""
+    factor: Array = _root_mean_square(block)[:, None] * structure_of(block).factor(theta, block.n_effects)
+    return factor
 
 
 def _unitless(block: RandomBlock, theta: Array) -> Array:
@@ -56,7 +108,7 @@ def _unitless(block: RandomBlock, theta: Array) -> Array:
         return theta
     L = structure.factor(theta, k)
     if len(theta) == k * (k + 1) // 2:
-        L = np.linalg.qr((rebased(block.values)[2] @ L).T, mode="r").T
+        L = np.linalg.qr((np.linalg.qr(block.values, mode="r") @ L).T * np.sqrt(block.mean_variance / len(block.values)), mode="r").T
         L = L * np.where(np.diagonal(L) < 0.0, -1.0, 1.0)
     else:
         L = _root_mean_square(block)[:, None] * L
@@ -92,7 +144,7 @@ def undetermined(blocks: Sequence[RandomBlock], theta: Array, directions: Array)
 
 
 def _root_mean_square(block: RandomBlock) -> Array:
-    sizes: Array = np.sqrt(np.mean(np.square(block.values), axis=0))
+    sizes: Array = np.sqrt(np.mean(np.square(block.values), axis=0) * block.mean_variance)
     return sizes
 
 
@@ -167,17 +219,17 @@ def _hessian(fit: ClassicalFit) -> Check | None:
 
 
 def _singular(fit: ClassicalFit) -> Check | None:
-    if not fit.theta.size:
+    if not fit.theta.size and fit.model.design.series is None:
         return None
-    terms = singular_terms(fit)
-    found = f"on the boundary (a variance of zero, or a correlation of one): {', '.join(terms)}"
+    terms = on_boundary(fit)
+    found = f"the estimate is on the boundary: {'; '.join(terms)}"
     return Check(
         code="singular",
         value=float(len(terms)),
         limit=0.0,
         passed=not terms,
         meaning=found if terms else "no term is on the boundary",
-        remedy="the data do not support the term: simplify it, or fit by `brm`, whose prior keeps the variance away from zero",
+        remedy="the data do not support all of the random effects: `remedy` shows the ways out, and says what to report",
     )
 
 
@@ -205,7 +257,7 @@ def _rank(fit: ClassicalFit) -> Check | None:
         limit=0.0,
         passed=False,
         meaning=f"columns of the fixed effects that say the same as earlier ones were left out: {', '.join(fit.dropped)}",
-        remedy="leave the redundant predictors out of the formula",
+        remedy="take them out of the formula; where a predictor lies far from zero compared to its range, subtract its mean first",
         severity="note",
     )
 

@@ -12,26 +12,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from bayeslmm.classical import related
 from bayeslmm.classical import system as pls
 from bayeslmm.covariance.base import Structure
 from bayeslmm.errors import FitError
 
 __all__ = [
     "Estimate",
+    "Placed",
+    "Placement",
     "Problem",
     "TermData",
+    "basis_of",
+    "boundary_prior",
     "criterion",
     "estimate",
     "estimate_at",
+    "lambda_of",
+    "least_squares",
+    "linear_map",
     "objective",
     "parts",
+    "place",
     "prepare",
     "rebased",
+    "slope_of",
+    "starts_of",
     "theta_jacobian",
     "theta_of",
     "turned",
@@ -47,17 +59,21 @@ _DEPENDENT = 1e-14
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TermData:
-    """One random term as the engine needs it: factor label, level index (n,), number of levels, values (n, k), structure."""
+    """One random term as the engine needs it: factor label, level index (n,), number of levels, values (n, k), structure.
+
+    `root` (J, J): that of the known covariance among levels, the same for all terms of a factor; None for independent ones.
+    """
 
     group: str
     index: Array
     n_levels: int
     values: Array
     structure: Structure
+    root: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Term:
+class Term:
     """A term's place: its slice of theta, its factor, its first column within it, and T (k, k), T^-1.
 
     `free`: any covariance matrix is possible, so T may be any basis; otherwise T is diagonal, as T^-1 L has to be lower-triangular.
@@ -74,6 +90,51 @@ class _Term:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Random terms in the search's coordinates t: the places of the terms, their columns by grouping factor, and the box of t.
+
+    `roots`: per grouping factor that of a known covariance among levels (J, J); its columns are in units of `related.size`.
+    The search runs in t (`lower`, `upper`), see `theta_of`. `mirror`, `scale`, `middle`, `half`: as in `Problem`.
+    """
+
+    terms: tuple[Term, ...]
+    groups: tuple[str, ...]
+    factors: tuple[pls.Factor, ...]
+    roots: tuple[Array | None, ...]
+    scale: Array
+    middle: Array
+    half: Array
+    lower: Array
+    upper: Array
+    mirror: Array
+
+
+class Placed(Protocol):
+    """What has random terms in the search's coordinates: a `Problem`, or that of a generalised model."""
+
+    @property
+    def terms(self) -> tuple[Term, ...]: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+    @property
+    def system(self) -> pls.System: ...
+    @property
+    def scale(self) -> Array: ...
+    @property
+    def middle(self) -> Array: ...
+    @property
+    def half(self) -> Array: ...
+    @property
+    def linear(self) -> Array: ...
+    @property
+    def lower(self) -> Array: ...
+    @property
+    def upper(self) -> Array: ...
+    @property
+    def mirror(self) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """A linear mixed model ready to be evaluated at any theta.
 
@@ -81,12 +142,14 @@ class Problem:
     diagonal entries of a linear structure, which the search may take through zero, as the sign of a column of Lambda means nothing.
     `scale`: theta = scale @ t for terms that are not free, but middle + half sin(t) where theta has two limits (`half` > 0).
     `linear` (lam_size, n_theta): Lambda's blocks as a linear function of t, for the terms whose structure is linear.
+    `roots`: as in `Placement`.
     """
 
     system: pls.System
     work: pls.Workspace
-    terms: tuple[_Term, ...]
+    terms: tuple[Term, ...]
     groups: tuple[str, ...]
+    roots: tuple[Array | None, ...]
     scale: Array
     middle: Array
     half: Array
@@ -171,36 +234,24 @@ def prepare(
         raise FitError(f"{n} rows cannot estimate {p} coefficients and a residual variance; use fewer terms or more data")
     root = np.ones(n) if weights is None else np.sqrt(weights)
     response = np.asarray(y, dtype=float) if offset is None else y - offset
-    Q, R, ols, residual, y_scale = _least_squares(X * root[:, None], response * root)
-    groups = tuple(dict.fromkeys(term.group for term in terms))
-    placed, columns = _place(terms, groups, root, residual / y_scale, bases or [None] * len(terms))
-    factors = [_factor(terms, placed, columns, f) for f in range(len(groups))]
-    built = pls.assemble(factors, np.column_stack([Q, residual / y_scale]))
-    scale = _scale(placed)
-    lower = np.concatenate([np.zeros(0), *(term.structure.lower(term.k) for term in placed)])
-    upper = np.concatenate([np.zeros(0), *(term.structure.upper(term.k) for term in placed)])
-    between = np.isfinite(lower) & np.isfinite(upper)
-    middle = (np.where(between, upper, 0.0) + np.where(between, lower, 0.0)) / 2.0
-    half = (np.where(between, upper, 0.0) - np.where(between, lower, 0.0)) / 2.0
-    lower, upper = np.where(between, -np.pi / 2.0, lower), np.where(between, np.pi / 2.0, upper)
-    diagonal = np.diagonal(scale)
-    is_linear = np.repeat([term.structure.linear for term in placed], [term.theta.stop - term.theta.start for term in placed])
-    mirror = (lower == 0.0) & is_linear.astype(bool)
-    lower = np.where(mirror, -np.inf, lower)
-    start, curvature = _moments(placed, factors, scale, residual / y_scale)
+    Q, R, ols, residual, y_scale = least_squares(X * root[:, None], response * root)
+    placed = place(terms, root, residual / y_scale, bases)
+    built = related.assemble(placed.factors, placed.roots, np.column_stack([Q, residual / y_scale]))
+    start, curvature = _moments(placed, residual / y_scale)
     return Problem(
         system=built,
         work=pls.workspace(built),
-        terms=placed,
-        groups=groups,
-        scale=scale,
-        middle=middle,
-        half=half,
-        linear=_linear(placed, built, scale),
-        start=np.clip(start, lower / diagonal, upper / diagonal),
-        lower=lower / diagonal,
-        upper=upper / diagonal,
-        mirror=mirror,
+        terms=placed.terms,
+        groups=placed.groups,
+        roots=placed.roots,
+        scale=placed.scale,
+        middle=placed.middle,
+        half=placed.half,
+        linear=linear_map(placed, built),
+        start=np.clip(start, placed.lower, placed.upper),
+        lower=placed.lower,
+        upper=placed.upper,
+        mirror=placed.mirror,
         curvature=curvature,
         n=n,
         p=p,
@@ -213,7 +264,7 @@ def prepare(
     )
 
 
-def _least_squares(X: Array, y: Array) -> tuple[Array, Array, Array, Array, float]:
+def least_squares(X: Array, y: Array) -> tuple[Array, Array, Array, Array, float]:
     """Return Q, R of X = QR, the least-squares coefficients, the residual and its root mean square; columns scaled first."""
     lengths = np.max(np.abs(X), axis=0, initial=0.0)
     lengths[lengths == 0.0] = 1.0
@@ -259,9 +310,42 @@ def rebased(values: Array, root: Array | None = None) -> tuple[Array, Array, Arr
     return z / lengths, U / lengths / sizes[:, None], inverse * lengths[:, None] * sizes
 
 
+def place(terms: Sequence[TermData], root: Array, residual: Array, bases: Sequence[Array | None] | None = None) -> Placement:
+    """Return the terms' places and the search's coordinates of their parameters.
+
+    `root` (n,): square roots of the weights, which the factors' columns hold; `residual` (n,): what tells large effects from small.
+    """
+    groups = tuple(dict.fromkeys(term.group for term in terms))
+    roots = {term.group: term.root for term in terms}
+    terms = [replace(term, values=term.values * related.size(term.root)) for term in terms]
+    placed, columns = _place(terms, groups, root, residual, bases or [None] * len(terms))
+    scale = _scale(placed)
+    lower = np.concatenate([np.zeros(0), *(term.structure.lower(term.k) for term in placed)])
+    upper = np.concatenate([np.zeros(0), *(term.structure.upper(term.k) for term in placed)])
+    between = np.isfinite(lower) & np.isfinite(upper)
+    middle = (np.where(between, upper, 0.0) + np.where(between, lower, 0.0)) / 2.0
+    half = (np.where(between, upper, 0.0) - np.where(between, lower, 0.0)) / 2.0
+    lower, upper = np.where(between, -np.pi / 2.0, lower), np.where(between, np.pi / 2.0, upper)
+    is_linear = np.repeat([term.structure.linear for term in placed], [term.theta.stop - term.theta.start for term in placed])
+    mirror = (lower == 0.0) & is_linear.astype(bool)
+    diagonal = np.diagonal(scale)
+    return Placement(
+        terms=placed,
+        groups=groups,
+        factors=tuple(_factor(terms, placed, columns, f) for f in range(len(groups))),
+        roots=tuple(roots[group] for group in groups),
+        scale=scale,
+        middle=middle,
+        half=half,
+        lower=np.where(mirror, -np.inf, lower) / diagonal,
+        upper=upper / diagonal,
+        mirror=mirror,
+    )
+
+
 def _place(
     terms: Sequence[TermData], groups: tuple[str, ...], root: Array, residual: Array, bases: Sequence[Array | None]
-) -> tuple[tuple[_Term, ...], list[Array]]:
+) -> tuple[tuple[Term, ...], list[Array]]:
     """Return the terms' places, and their columns zT, weights in."""
     placed, columns, at = [], [], 0
     width = dict.fromkeys(groups, 0)
@@ -272,7 +356,7 @@ def _place(
         z, T, T_inverse = _basis(term, root, residual, basis) if free else _scaled(term.values, root)
         columns.append(z)
         placed.append(
-            _Term(
+            Term(
                 structure=term.structure,
                 free=free,
                 k=k,
@@ -324,14 +408,14 @@ def _between(index: Array, n_levels: int, z: Array, residual: Array) -> Array:
     return (sizes - n_levels) / max(len(residual) - n_levels, 1)
 
 
-def _factor(terms: Sequence[TermData], placed: tuple[_Term, ...], columns: Sequence[Array], f: int) -> pls.Factor:
+def _factor(terms: Sequence[TermData], placed: tuple[Term, ...], columns: Sequence[Array], f: int) -> pls.Factor:
     mine = [i for i, term in enumerate(placed) if term.factor == f]
     z = np.column_stack([columns[i] for i in mine])
     data = terms[mine[0]]
     return pls.Factor(index=np.ascontiguousarray(data.index, dtype=np.int64), n_levels=data.n_levels, z=np.ascontiguousarray(z))
 
 
-def _scale(placed: tuple[_Term, ...]) -> Array:
+def _scale(placed: tuple[Term, ...]) -> Array:
     size = placed[-1].theta.stop if placed else 0
     scale = np.eye(size)
     for term in placed:
@@ -339,7 +423,7 @@ def _scale(placed: tuple[_Term, ...]) -> Array:
     return scale
 
 
-def _term_scale(term: _Term) -> Array:
+def _term_scale(term: Term) -> Array:
     """Return B (n_theta, n_theta), theta = B t, so that t of order one gives effects of the size of the noise (free terms: t is in T).
 
     For a structure linear in theta, T where it maps the structure onto itself, T L(t) = L(B t), and otherwise its mean size.
@@ -360,43 +444,53 @@ def _term_scale(term: _Term) -> Array:
     return B.T if onto_itself else size * np.eye(len(basis))
 
 
-def _linear(placed: tuple[_Term, ...], built: pls.System, scale: Array) -> Array:
-    K = np.zeros((built.lam_size, scale.shape[0]))
-    for term in placed:
+def linear_map(placed: Placement, built: pls.System) -> Array:
+    """Return the blocks of Lambda (lam_size, n_theta) as a linear function of t, zero for the terms whose structure is not linear."""
+    K = np.zeros((built.lam_size, placed.scale.shape[0]))
+    for term in placed.terms:
         if term.structure.linear:
             basis = term.structure.jacobian(term.structure.start(term.k), term.k)
             own = basis if term.free else term.T_inverse @ basis
             K[_places(term, built).ravel(), term.theta] = own.reshape(len(basis), -1).T
-    mapped: Array = K @ scale
+    mapped: Array = K @ placed.scale
     return mapped
 
 
-def _places(term: _Term, built: pls.System) -> Array:
+def _places(term: Term, built: pls.System) -> Array:
     """Return where in the flat Lambda the term's (k, k) block stands."""
     width = built.widths[term.factor]
     rows = term.column + np.arange(term.k)
     return built.lam_at[term.factor] + rows[:, None] * width + rows
 
 
-def _moments(placed: tuple[_Term, ...], factors: Sequence[pls.Factor], scale: Array, residual: Array) -> tuple[Array, Array]:
+def _moments(placed: Placement, residual: Array) -> tuple[Array, Array]:
     """Return a start in t from sums of squares between levels, and a rough diagonal of the Hessian there."""
-    n = len(residual)
     sizes = []
-    for term in placed:
-        factor = factors[term.factor]
+    for term in placed.terms:
+        factor = placed.factors[term.factor]
         sizes.append(_between(factor.index, factor.n_levels, factor.z[:, term.column : term.column + term.k], residual))
     noise = max(1.0 - sum(float(np.sum(np.maximum(size, 0.0))) for size in sizes), 0.1)
-    start, curvature = np.zeros(scale.shape[0]), np.ones(scale.shape[0])
-    for term, size in zip(placed, sizes, strict=True):
-        relative = np.sqrt(np.clip(size / noise, 0.04, 25.0))
-        level_mass = relative**2 * n / factors[term.factor].n_levels
-        weight = factors[term.factor].n_levels * (level_mass / (1.0 + level_mass)) ** 2 / relative**2
-        t, bend = _term_start(term, relative, weight, scale[term.theta, term.theta])
+    masses = [np.full(term.k, len(residual) / placed.factors[term.factor].n_levels) for term in placed.terms]
+    return starts_of(placed, [size / noise for size in sizes], masses)
+
+
+def starts_of(placed: Placement, variances: Sequence[Array], masses: Sequence[Array]) -> tuple[Array, Array]:
+    """Return a start in t and a rough diagonal of the Hessian there.
+
+    Per term: variances (k,) of the (scaled) effects, relative to the noise, and the information (k,) that a level has on each.
+    """
+    size = placed.scale.shape[0]
+    start, curvature = np.zeros(size), np.ones(size)
+    for term, variance, mass in zip(placed.terms, variances, masses, strict=True):
+        relative = np.sqrt(np.clip(variance, 0.04, 25.0))
+        level_mass = relative**2 * mass
+        weight = placed.factors[term.factor].n_levels * (level_mass / (1.0 + level_mass)) ** 2 / relative**2
+        t, bend = _term_start(term, relative, weight, placed.scale[term.theta, term.theta])
         start[term.theta], curvature[term.theta] = t, bend
     return start, curvature
 
 
-def _term_start(term: _Term, relative: Array, weight: Array, B: Array) -> tuple[Array, Array]:
+def _term_start(term: Term, relative: Array, weight: Array, B: Array) -> tuple[Array, Array]:
     """Return t that gives each (scaled) effect the standard deviation `relative`, as far as the structure can, and the curvature."""
     structure, k = term.structure, term.k
     theta = structure.start(k)
@@ -413,12 +507,12 @@ def _term_start(term: _Term, relative: Array, weight: Array, B: Array) -> tuple[
 # -------------------------------------------------------------------------------------------------------------------- evaluating
 
 
-def theta_of(problem: Problem, t: Array) -> Array:
+def theta_of(problem: Placed, t: Array) -> Array:
     """Return theta, lme4's parameters, of the search's coordinates t; diagonals of Lambda are made positive.
 
     A free term's factor is that of T L(t) L(t)'T', found by an orthogonal rotation of the columns of T L(t).
     """
-    theta = np.zeros(problem.n_theta)
+    theta = np.zeros(len(problem.scale))
     for term in problem.terms:
         theta[term.theta] = _own(problem, term, t)
         if term.structure.linear:
@@ -427,7 +521,7 @@ def theta_of(problem: Problem, t: Array) -> Array:
     return theta
 
 
-def _own(problem: Problem, term: _Term, t: Array) -> Array:
+def _own(problem: Placed, term: Term, t: Array) -> Array:
     """Return a term's parameters at t (of a free term: those in its basis)."""
     own: Array = problem.scale[term.theta, term.theta] @ t[term.theta]
     middle, half = problem.middle[term.theta], problem.half[term.theta]
@@ -436,15 +530,15 @@ def _own(problem: Problem, term: _Term, t: Array) -> Array:
     return own
 
 
-def _d_own(problem: Problem, term: _Term, t: Array) -> Array:
+def _d_own(problem: Placed, term: Term, t: Array) -> Array:
     """Return the derivative of `_own` by the term's part of t."""
     half = problem.half[term.theta]
     return np.where(half > 0.0, np.diag(half * np.cos(t[term.theta])), problem.scale[term.theta, term.theta])
 
 
-def vector_of(problem: Problem, theta: Array) -> Array:
+def vector_of(problem: Placed, theta: Array) -> Array:
     """Return the search's coordinates of theta."""
-    t = np.zeros(problem.n_theta)
+    t = np.zeros(len(problem.scale))
     for term in problem.terms:
         own = np.asarray(theta, dtype=float)[term.theta]
         if term.free:
@@ -456,17 +550,17 @@ def vector_of(problem: Problem, theta: Array) -> Array:
     return t
 
 
-def theta_jacobian(problem: Problem, t: Array) -> Array:
+def theta_jacobian(problem: Placed, t: Array) -> Array:
     """Return d theta / d t (n_theta, n_theta) by central differences."""
     columns = []
-    for i in range(problem.n_theta):
-        h = np.zeros(problem.n_theta)
+    for i in range(len(problem.scale)):
+        h = np.zeros(len(problem.scale))
         h[i] = 1e-6
         columns.append((theta_of(problem, t + h) - theta_of(problem, t - h)) / 2e-6)
-    return np.array(columns).T.reshape(problem.n_theta, problem.n_theta)
+    return np.array(columns).T.reshape(len(problem.scale), len(problem.scale))
 
 
-def turned(problem: Problem, t: Array) -> list[Array | None]:
+def turned(problem: Placed, t: Array) -> list[Array | None]:
     """Return for each free term the basis of the principal directions of its covariance at t, largest first; None for others."""
     bases: list[Array | None] = []
     for term in problem.terms:
@@ -489,7 +583,7 @@ def _lower(T: Array, L: Array) -> Array:
     return turned
 
 
-def _coordinates(term: _Term, L: Array) -> Array:
+def _coordinates(term: Term, L: Array) -> Array:
     """Return the parameters of a linear structure's L (k, k), after giving its columns a diagonal that is not negative."""
     basis = term.structure.jacobian(term.structure.start(term.k), term.k).reshape(-1, term.k**2)
     positive = L * np.where(np.diagonal(L) < 0.0, -1.0, 1.0)
@@ -497,7 +591,8 @@ def _coordinates(term: _Term, L: Array) -> Array:
     return coordinates
 
 
-def _lambda(problem: Problem, t: Array) -> Array:
+def lambda_of(problem: Placed, t: Array) -> Array:
+    """Return the blocks of Lambda, flat, in the search's basis."""
     lam: Array = problem.linear @ t
     for term in problem.terms:
         if not term.structure.linear:
@@ -524,12 +619,44 @@ def objective(problem: Problem, t: Array) -> tuple[float, Array]:
 
 def parts(problem: Problem, t: Array, df: float) -> tuple[pls.Evaluation, Array]:
     """Return the parts of the criterion at t, and the gradient by t of ld_l2 [+ ld_rx2] + df log(pwrss)."""
-    value = pls.evaluate(problem.system, problem.work, _lambda(problem, t), df, problem.reml)
-    gradient: Array = problem.linear.T @ value.lambar
+    value = pls.evaluate(problem.system, problem.work, lambda_of(problem, t), df, problem.reml)
+    return value, slope_of(problem, t, value.lambar)
+
+
+def slope_of(problem: Placed, t: Array, lambar: Array) -> Array:
+    """Return the gradient by t of a function whose gradient by Lambda's blocks is `lambar` (flat)."""
+    gradient: Array = problem.linear.T @ lambar
     for term in problem.terms:
         if not term.structure.linear:
             jacobian = term.T_inverse @ term.structure.jacobian(_own(problem, term, t), term.k)
-            gradient[term.theta] = _d_own(problem, term, t).T @ np.tensordot(jacobian, value.lambar[_places(term, problem.system)], axes=2)
+            gradient[term.theta] = _d_own(problem, term, t).T @ np.tensordot(jacobian, lambar[_places(term, problem.system)], axes=2)
+    return gradient
+
+
+def boundary_prior(problem: Placed, t: Array) -> tuple[float, Array]:
+    """Return -2 log p(theta) of the prior that keeps a fit off the boundary, up to a constant, and its gradient by t (n_theta,).
+
+    p is the product of the relative standard deviations (diagonals of the Cholesky factors; for one term with a single effect
+    gamma(2, 0), for an unstructured matrix Wishart with k + 2 degrees of freedom and an infinite scale), and of the root of
+    (rho - lower) (upper - rho) for a structure's own correlation rho. Infinite on the boundary.
+
+    Source: Chung, Rabe-Hesketh, Dorie, Gelman & Liu (2013), Psychometrika 78; Chung, Gelman, Rabe-Hesketh, Liu & Dorie (2015),
+    J. Educ. Behav. Stat. 40.
+    """
+    value, gradient = 0.0, np.zeros(len(problem.scale))
+    for term in problem.terms:
+        own = _own(problem, term, t)
+        lower, upper = term.structure.lower(term.k), term.structure.upper(term.k)
+        between = np.isfinite(lower) & np.isfinite(upper)
+        is_sd = (lower == 0.0) & ~between
+        above = np.where(is_sd, own, np.where(between, own - lower, 1.0))
+        below = np.where(between, upper - own, 1.0)
+        if np.any(above == 0.0) or np.any(below == 0.0):
+            return math.inf, gradient
+        value -= float(np.sum(np.where(is_sd, 2.0, 1.0) * np.log(np.abs(above)) + np.log(below)))
+        value -= 2.0 * float(np.linalg.slogdet(term.T)[1]) if term.free else 0.0
+        slope = np.where(is_sd, 2.0 / above, np.where(between, 1.0 / above - 1.0 / below, 0.0))
+        gradient[term.theta] = -_d_own(problem, term, t).T @ slope
     return value, gradient
 
 
@@ -540,7 +667,7 @@ def criterion(problem: Problem, theta: Array) -> float:
 
 def unexplained(problem: Problem, t: Array) -> float:
     """Return the penalised residual sum of squares at t as a share of that of the fixed effects alone."""
-    return pls.evaluate(problem.system, problem.work, _lambda(problem, t), float(problem.df), problem.reml).pwrss / problem.n
+    return pls.evaluate(problem.system, problem.work, lambda_of(problem, t), float(problem.df), problem.reml).pwrss / problem.n
 
 
 def estimate(problem: Problem, theta: Array) -> Estimate:
@@ -550,14 +677,14 @@ def estimate(problem: Problem, theta: Array) -> Estimate:
 
 def estimate_at(problem: Problem, t: Array) -> Estimate:
     """Return all estimates at the search's coordinates t, which hold more digits than theta where predictors are far from zero."""
-    found = pls.solve(problem.system, problem.work, _lambda(problem, t))
+    found = pls.solve(problem.system, problem.work, lambda_of(problem, t))
     R, p = problem.R, problem.p
     beta, vcov = problem.ols, np.zeros((0, 0))
     if p:
         beta = problem.ols + solve_triangular(R, found.beta) * problem.y_scale
         half = solve_triangular(R, np.linalg.inv(np.linalg.cholesky(found.P)).T)
         vcov = half @ half.T
-    T = [_factor_T(problem, f) for f in range(len(problem.groups))]
+    T = [basis_of(problem, f) for f in range(len(problem.groups))]
     return Estimate(
         criterion=_total(problem, found.ld_l2, found.ld_rx2, found.pwrss),
         ld_l2=found.ld_l2,
@@ -565,12 +692,21 @@ def estimate_at(problem: Problem, t: Array) -> Estimate:
         pwrss=found.pwrss * problem.y_scale**2,
         beta=beta,
         unscaled_vcov=vcov,
-        b=tuple(b @ T[f].T * problem.y_scale for f, b in enumerate(found.b)),
-        unscaled_variance=tuple(T[f] @ variance @ T[f].T for f, variance in enumerate(found.variance)),
+        b=tuple(related.correlated(problem.roots[f], b @ T[f].T * problem.y_scale) for f, b in enumerate(found.b)),
+        unscaled_variance=tuple(_variance(problem, f, T[f], variance) for f, variance in enumerate(found.variance)),
     )
 
 
-def _factor_T(problem: Problem, f: int) -> Array:
+def _variance(problem: Problem, f: int, T: Array, variance: Array) -> Array:
+    """Return the conditional variances (J, k, k) of b = T L u over sigma^2, of those (J, k, k) of L u that were just solved for."""
+    root = problem.roots[f]
+    if root is not None:
+        return related.variances(problem.system, problem.work, f, root, T)
+    return np.asarray(T @ variance @ T.T)
+
+
+def basis_of(problem: Placed, f: int) -> Array:
+    """Return T (k, k) of all columns of a grouping factor: b = T L u on the user's scale."""
     T = np.zeros((problem.system.widths[f],) * 2)
     for term in problem.terms:
         if term.factor == f:

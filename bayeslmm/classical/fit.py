@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,14 @@ import pandas as pd
 
 from bayeslmm import prediction
 from bayeslmm.classical import ddf as ddf_methods
-from bayeslmm.classical import joint
+from bayeslmm.classical import joint, response
 from bayeslmm.classical.diagnose import diagnose, singular_terms
 from bayeslmm.classical.summary import summarise
 from bayeslmm.covariance import structure_of
 from bayeslmm.errors import FitError, suggest
 from bayeslmm.families import LINKS
-from bayeslmm.fit import ESTIMATES_COLUMNS, Diagnostics, Draws
+from bayeslmm.fit import ESTIMATES_COLUMNS, TIDY_COLUMNS, Diagnostics, Draws, tidied
+from bayeslmm.residual import residual_of
 
 if TYPE_CHECKING:
     from bayeslmm.classical.summary import ClassicalSummary
@@ -30,7 +31,6 @@ __all__ = ["ClassicalFit", "Further", "SearchLog"]
 type Array = np.ndarray
 
 _Z95 = 1.959963984540054
-_EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,9 @@ class Further:
     def n_parameters(self) -> int:
         return len(self.beta) + len(self.theta)
 
-    def natural(self, eta: Array) -> Array:
-        """Return the parameter itself at some values of its predictor."""
-        return np.asarray(LINKS[self.link].inverse(eta))
+    def natural(self, eta: Array | None = None) -> Array:
+        """Return the parameter itself at some values of its predictor; of a constant, the constant."""
+        return np.asarray(LINKS[self.link].inverse(self.beta if eta is None else eta))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +100,15 @@ class ClassicalFit:
     model
         The `Model` that was fitted.
     method
-        `"REML"` or `"ML"` of a linear model; `"Laplace"`, `"AGQ(k)"` or `"PIRLS"` of a generalised one.
+        `"REML"` or `"ML"` of a linear model; `"Laplace"`, `"AGQ(k)"` or `"PIRLS"` of a generalised one; `"MAP"`, `"MAP (ML)"`,
+        `"MAP (Laplace)"` where a prior keeps theta off the boundary (see `remedy`).
     theta
         lme4's covariance parameters (n_theta,): the lower triangles of the relative Cholesky factors, term by term.
     criterion
         REML criterion, or deviance -2 log L.
     sigma
-        Residual standard deviation; 1 for a family without one.
+        Residual standard deviation; 1 for a family without one. Where it has a predictor: at that predictor's intercept (the
+        geometric mean of the rows' where there is none), the unit of all that is relative.
     beta
         Fixed effects (p,), in the order of `model.design.fixed_names`.
     unscaled_vcov
@@ -121,6 +123,9 @@ class ClassicalFit:
         The log of the optimiser; None for a model without random effects.
     further
         Estimates of the distribution's further parameters but the residual standard deviation: name -> `Further`.
+    information
+        Of a generalised model: what each row says of its linear predictor at the estimate (n,), minus the second derivative of its
+        log-likelihood. None for a linear model.
     """
 
     model: Model
@@ -137,13 +142,24 @@ class ClassicalFit:
     pwrss: float
     search: SearchLog | None
     further: Mapping[str, Further] = field(default_factory=lambda: MappingProxyType({}))
+    information: Array | None = None
 
     # ------------------------------------------------------------------------------------------------------------------ numbers
 
     @property
     def reml(self) -> bool:
         """Whether the criterion is the restricted likelihood."""
-        return self.method == "REML"
+        return self.method in ("REML", "MAP")
+
+    @property
+    def avoids_boundary(self) -> bool:
+        """Whether theta is the mode under the boundary-avoiding prior of `remedy`, and so does not maximise the likelihood."""
+        return self.method.startswith("MAP")
+
+    @property
+    def generalised(self) -> bool:
+        """Whether the model is a generalised one: its coefficients have z statistics, its expected values a link."""
+        return self.information is not None
 
     @property
     def has_residual(self) -> bool:
@@ -316,10 +332,9 @@ class ClassicalFit:
         for name, part in self.further.items():
             if part.names:
                 rows += _covariance_rows(self.model.design.parameters[name][1], part.covariances, f"{name}_")
-            else:
-                rows.append(_constant_row(name, part))
         if self.has_residual:
             rows.append(("aux", "", "sigma", self.sigma, _NAN, _NAN, _NAN))
+        rows += [_constant_row(name, part) for name, part in self.further.items() if not part.names]
         return pd.DataFrame(rows, columns=list(ESTIMATES_COLUMNS))
 
     def coefficients(self, ddf: str = "satterthwaite") -> pd.DataFrame:
@@ -329,7 +344,8 @@ class ClassicalFit:
         ----------
         ddf
             Denominator degrees of freedom: `"satterthwaite"` (as lmerTest), `"kenward-roger"` (as pbkrtest: `se` is the adjusted
-            one; an ML fit is fitted again by REML, with a warning) or `"none"` (t values without p values, as lme4).
+            one; an ML fit is fitted again by REML, with a warning) or `"none"` (t values without p values, as lme4). Those of a
+            generalised model are infinite: z values, with p values of the normal distribution.
 
         Raises
         ------
@@ -343,6 +359,8 @@ class ClassicalFit:
         >>> fit.coefficients().round(2).loc["Days"].tolist()
         [10.47, 1.55, 17.0, 6.77, 0.0]
         """
+        if self.generalised:
+            return ddf_methods.wald_table(self, ddf)
         if ddf != "none":
             return ddf_methods.coefficient_table(self, ddf)
         se = self.standard_errors
@@ -351,15 +369,24 @@ class ClassicalFit:
 
     # --------------------------------------------------------------------------------------------------------------------- rows
 
-    def _mean(self) -> Array:
+    def predictor(self, parameter: str = "") -> Array:
+        """Return the linear predictor of the fitted rows (n,), of the mean or of a further parameter; of a constant that alone (1,)."""
         design = self.model.design
-        mean: Array = design.X @ self.beta + design.offset
-        for block, effects in zip(design.blocks, self.effects, strict=True):
-            mean = mean + np.einsum("nk,nk->n", block.values, effects[block.index])
-        return mean
+        if not parameter:
+            return np.asarray(_linear(design.X, self.beta, design.blocks, self.effects) + design.offset)
+        part = self.further[parameter]
+        if not part.names:
+            return part.beta
+        fixed, blocks = design.parameters[parameter]
+        return _linear(fixed.X, part.beta, blocks, part.effects)
+
+    def _mean(self) -> Array:
+        return response.expected(self) if self.generalised else self.predictor()
 
     def fitted(self) -> pd.Series:
-        """Return the fitted values, fixed and random effects and offset, on the kept rows' index."""
+        """Return the fitted values on the kept rows' index: fixed and random effects and offset; of a generalised model the expected
+        response, of rows with trials the probability.
+        """
         return pd.Series(self._mean(), index=self.model.design.index, name="fitted")
 
     def residuals(self, kind: str = "response") -> pd.Series:
@@ -369,7 +396,10 @@ class ClassicalFit:
         ----------
         kind
             `response` and `working`: y minus fitted; `pearson` and `deviance`: times the root of the weight; `scaled`: that
-            over sigma; `quantile`: by simulation, the same at each call (see `bayeslmm.prediction.quantile_residuals`).
+            over sigma; `normalized`: that without the correlation of `ar()`, each less its expectation given the earlier ones of its
+            series, over its standard deviation. Where sigma has a predictor, all but the first two are over the row's own standard
+            deviation. Of generalised models see `bayeslmm.classical.response`. `quantile`: by simulation, the same at each call (see
+            `bayeslmm.prediction.quantile_residuals`).
 
         Raises
         ------
@@ -377,24 +407,34 @@ class ClassicalFit:
             For an unknown kind.
         """
         design = self.model.design
-        scales = {
-            "response": 1.0,
-            "working": 1.0,
-            "pearson": np.sqrt(design.weights),
-            "deviance": np.sqrt(design.weights),
-            "scaled": np.sqrt(design.weights) / self.sigma,
-        }
+        unit = self.residual_sd if "sigma" in self.further else 1.0 / np.sqrt(design.weights)
+        scales = {"response": 1.0, "working": 1.0, "pearson": 1.0 / unit, "deviance": 1.0 / unit}
+        scales |= dict.fromkeys(("scaled", "normalized"), 1.0 / self.residual_sd)
         if kind == "quantile":
             return prediction.quantile_residuals(self)
+        if self.generalised and kind in response.KINDS:
+            return pd.Series(response.residuals(self, kind), index=design.index, name="residual")
         if kind not in scales:
             raise FitError(f"unknown kind of residuals {kind!r}{suggest(str(kind), [*scales, 'quantile'])}")
-        return pd.Series((design.y - self._mean()) * scales[kind], index=design.index, name="residual")
+        values = (design.y - self._mean()) * scales[kind]
+        if kind == "normalized" and design.series is not None:
+            structure = residual_of(design.series)
+            values = structure.whiten(float(self.further[structure.name].natural()[0]), design.series, values)
+        return pd.Series(values, index=design.index, name="residual")
+
+    @property
+    def residual_sd(self) -> Array:
+        """Residual standard deviation of each row (n,): sigma, or what its predictor says, over the root of the weight."""
+        part = self.further.get("sigma")
+        sd = self.sigma if part is None else part.natural(self.predictor("sigma"))
+        values: Array = sd / np.sqrt(self.model.design.weights)
+        return values
 
     def draws(self) -> Draws:
         """Return the estimate as a single draw, for predictions and simulations."""
         aux = {"sigma": np.array([self.sigma])} if self.has_residual else {}
         for name, part in self.further.items():
-            aux[name] = part.natural(self._predictor(name)[None] if part.names else part.beta)
+            aux[name] = part.natural(self.predictor(name)[None] if part.names else part.beta)
         return Draws(
             b=self.beta[None, :],
             effects=tuple(effects[None] for effects in self.effects),
@@ -402,15 +442,6 @@ class ClassicalFit:
             aux=aux,
             further={name: _one_draw(part) for name, part in self.further.items() if part.names},
         )
-
-    def _predictor(self, name: str) -> Array:
-        """Return the predictor (n,) of a further parameter at the fitted rows."""
-        fixed, blocks = self.model.design.parameters[name]
-        part = self.further[name]
-        eta: Array = fixed.X @ part.beta
-        for block, effects in zip(blocks, part.effects, strict=True):
-            eta = eta + np.einsum("nk,nk->n", block.values, effects[block.index])
-        return eta
 
     def predict(
         self,
@@ -443,7 +474,7 @@ class ClassicalFit:
         return summarise(self)
 
     def diagnose(self) -> Diagnostics:
-        """Return all checks of the fit: convergence, curvature, singularity, rank, numbers of levels."""
+        """Return all checks of the fit: convergence, curvature, singularity, rank, numbers of levels, and the model's."""
         return diagnose(self)
 
     def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars")) -> pd.DataFrame:
@@ -457,7 +488,8 @@ class ClassicalFit:
         Returns
         -------
         DataFrame
-            Columns `effect, group, level, term, estimate, std_error, statistic`; those that no row uses are left out.
+            Columns `effect, group, level, term, estimate, std_error, conf_low, conf_high, statistic`, as for a posterior; limits are
+            Wald's, of 95 %. The residual standard deviation is `sd__Observation` of group `Residual`.
 
         Raises
         ------
@@ -465,14 +497,11 @@ class ClassicalFit:
             For an unknown kind of effects.
         """
         wanted = (effects,) if isinstance(effects, str) else tuple(effects)
-        makers = {"fixed": _tidy_fixed, "ran_pars": _tidy_parameters, "ran_vals": _tidy_modes, "ran_coefs": _tidy_coefficients}
         for name in wanted:
-            if name not in makers:
-                raise FitError(f"unknown effects {name!r}{suggest(str(name), _EFFECTS)}")
-        rows = [row for name in wanted for row in makers[name](self)]
-        frame = pd.DataFrame(rows, columns=["effect", "group", "level", "term", "estimate", "std_error", "statistic"])
-        optional = [name for name in ("group", "level", "std_error", "statistic") if frame[name].isna().all()]
-        return frame.drop(columns=optional)
+            if name not in _TIDY:
+                raise FitError(f"unknown effects {name!r}{suggest(str(name), list(_TIDY))}")
+        frames = [table for name in wanted if len(table := _TIDY[name](self))]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(TIDY_COLUMNS))
 
     def glance(self) -> pd.DataFrame:
         """Return one row: `nobs, sigma, loglik, aic, bic`, `reml_criterion` or `deviance`, `df_residual`."""
@@ -484,9 +513,8 @@ class ClassicalFit:
         """Return the used rows of the data with `.fitted`, `.resid` and `.fixed` (fixed effects and offset alone)."""
         design = self.model.design
         frame = self.model.frame.loc[design.kept].copy()
-        fitted = self._mean()
-        frame[".fitted"] = fitted
-        frame[".resid"] = design.y - fitted
+        frame[".fitted"] = self._mean()
+        frame[".resid"] = self.residuals().to_numpy()
         frame[".fixed"] = design.X @ self.beta + design.offset
         return frame
 
@@ -534,6 +562,13 @@ def _constant_row(name: str, part: Further) -> _EstimatesRow:
     return ("aux", "", name, value, abs(slope) * float(error[0]), min(lower, upper), max(lower, upper))
 
 
+def _linear(X: Array, beta: Array, blocks: Sequence[RandomBlock], effects: Sequence[Array]) -> Array:
+    eta: Array = X @ beta
+    for block, own in zip(blocks, effects, strict=True):
+        eta = eta + np.einsum("nk,nk->n", block.values, own[block.index])
+    return eta
+
+
 def _one_draw(part: Further) -> Draws:
     return Draws(
         b=part.beta[None, :],
@@ -552,34 +587,42 @@ def _ratio(numerator: float, denominator: float) -> float:
     return float(numerator / denominator) if denominator > 0.0 else float("nan")
 
 
-type _TidyRow = tuple[str, str | None, str | None, str, float, float | None, float | None]
+# --------------------------------------------------------------------------------------------------------------------- broom.mixed
 
 
-def _tidy_fixed(fit: ClassicalFit) -> list[_TidyRow]:
-    table = fit.coefficients(ddf="none")
-    return [("fixed", None, None, str(name), row.estimate, row.se, row.statistic) for name, row in table.iterrows()]
+def _tidy_fixed(fit: ClassicalFit) -> pd.DataFrame:
+    rows = _tidy_estimates(fit, "fixed")
+    return rows.assign(statistic=rows["estimate"] / rows["std_error"])
 
 
-def _tidy_parameters(fit: ClassicalFit) -> list[_TidyRow]:
-    rows: list[_TidyRow] = []
-    for group, first, second, _, sdcor in fit._variance_rows():
-        term = f"sd__{first or 'Observation'}" if second is None else f"cor__{first}.{second}"
-        rows.append(("ran_pars", group, None, term, sdcor, None, None))
-    return rows
+def _tidy_parameters(fit: ClassicalFit) -> pd.DataFrame:
+    return _tidy_estimates(fit, "ran_pars")
 
 
-def _tidy_modes(fit: ClassicalFit) -> list[_TidyRow]:
-    rows: list[_TidyRow] = []
+def _tidy_estimates(fit: ClassicalFit, effect: str) -> pd.DataFrame:
+    rows = tidied(fit.model.design, fit.estimates)
+    return rows[rows["effect"] == effect]
+
+
+def _tidy_modes(fit: ClassicalFit) -> pd.DataFrame:
+    rows = []
     for group, (modes, sds) in fit.ranef(condsd=True).items():
         for column, name in enumerate(modes.columns):
             pairs = zip(modes.index, modes.iloc[:, column], sds.iloc[:, column], strict=True)
-            rows += [("ran_vals", group, str(level), str(name), mode, sd, None) for level, mode, sd in pairs]
-    return rows
+            rows += [("ran_vals", group, str(level), str(name), m, sd, m - _Z95 * sd, m + _Z95 * sd, np.nan) for level, m, sd in pairs]
+    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))
 
 
-def _tidy_coefficients(fit: ClassicalFit) -> list[_TidyRow]:
-    rows: list[_TidyRow] = []
-    for group, table in fit.coef().items():
-        for name in table.columns:
-            rows += [("ran_coefs", group, str(level), str(name), value, None, None) for level, value in table[name].items()]
-    return rows
+def _tidy_coefficients(fit: ClassicalFit) -> pd.DataFrame:
+    rows = [
+        ("ran_coefs", group, str(level), str(name), value, np.nan, np.nan, np.nan, np.nan)
+        for group, table in fit.coef().items()
+        for name in table.columns
+        for level, value in table[name].items()
+    ]
+    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))
+
+
+_TIDY: Mapping[str, Callable[[ClassicalFit], pd.DataFrame]] = MappingProxyType(
+    {"fixed": _tidy_fixed, "ran_pars": _tidy_parameters, "ran_vals": _tidy_modes, "ran_coefs": _tidy_coefficients}
+)

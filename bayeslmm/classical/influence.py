@@ -11,6 +11,7 @@ import pandas as pd
 from bayeslmm.classical.engine import estimate
 from bayeslmm.classical.joint import leverage
 from bayeslmm.classical.lmm import fit_model, one_thread, problem_of
+from bayeslmm.classical.noise import has_noise
 from bayeslmm.errors import BayesLmmError, FitError, suggest
 
 if TYPE_CHECKING:
@@ -56,11 +57,13 @@ def influence(fit: ClassicalFit, group: str | None = None, *, refit: bool = True
     --------
     >>> import bayeslmm as bl
     >>> fit = bl.lmer("Reaction ~ Days + (Days | Subject)", bl.load_dataset("sleepstudy"))
-    >>> influence(fit, "Subject")["cooks_distance"].idxmax()
+    >>> bl.influence(fit, "Subject")["cooks_distance"].idxmax()
     '309'
     """
     if group is None:
         return _of_rows(fit)
+    if not refit and has_noise(fit.model.design):
+        raise FitError("refit=False is not available for a model with a residual structure, whose parameters are more than theta; refit")
     design = fit.model.design
     block = next((block for block in design.blocks if block.group == group), None)
     if block is None:
@@ -99,7 +102,7 @@ def _of_level(fit: ClassicalFit, kept: Array, refit: bool) -> dict[str, float | 
 def _estimates(fit: ClassicalFit, model: Model, refit: bool) -> tuple[Array, Array, float]:
     """Return coefficients, their standard errors and sigma of the model without some rows."""
     if refit:
-        again = fit_model(model, reml=fit.reml, start=fit.theta)
+        again = fit_model(model, reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary)
         return again.beta, again.standard_errors, again.sigma
     with one_thread():
         problem = problem_of(model, reml=fit.reml)
@@ -132,7 +135,8 @@ def _subset(design: Design, kept: Array, X: Array) -> Design:
     for block in design.blocks:
         levels, position = np.unique(block.index[kept], return_inverse=True)
         labels = tuple(block.levels[level] for level in levels)
-        blocks.append(replace(block, index=position.astype(block.index.dtype), levels=labels, values=block.values[kept]))
+        known = block.known and block.known.take(levels)
+        blocks.append(replace(block, index=position.astype(block.index.dtype), levels=labels, values=block.values[kept], known=known))
     return replace(
         design,
         y=design.y[kept],
@@ -141,4 +145,6 @@ def _subset(design: Design, kept: Array, X: Array) -> Design:
         weights=design.weights[kept],
         offset=design.offset[kept],
         index=design.index[kept],
+        parameters={name: (replace(fixed, X=fixed.X[kept]), own) for name, (fixed, own) in design.parameters.items()},
+        series=None if design.series is None else design.series.take(kept),
     )

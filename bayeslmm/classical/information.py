@@ -7,8 +7,9 @@ Z. By Woodbury, with D = Z'Z, Omega the effects' covariance and M = V / sigma^2,
     K = (I + Omega D)^-1,   T = Z'M^-1 Z = D K,   U = Z'M^-1 X = K'Z'X,   M^-1 X = X - Z C,   C = K Omega Z'X,
 
 and these fall apart into the connected components of the grouping (one per level for a single factor, one in all for crossed
-factors), which are computed in batches of equal shape. Everything is in units of the fit: X orthonormal, Z's columns at most one,
-sigma = 1.
+factors), which are computed in batches of equal shape. Where the covariance A = RR' among levels is known, Z stands for Z (R (x) I),
+whose effects are independent, and levels that A relates hang together. Everything is in units of the fit: X orthonormal, Z's columns
+at most one (before R), sigma = 1.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bayeslmm.covariance import structure_of
 from bayeslmm.errors import FitError
-from bayeslmm.random_blocks import sparse_Z
+from bayeslmm.random_blocks import independent_Z
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -235,13 +236,13 @@ def _orthonormal(X: Array, residual: Array, sigma: float) -> tuple[Array, Array]
 
 
 def _scaled_Z(design: Design, root: Array) -> tuple[sp.csr_array, tuple[Array, ...]]:
-    """Return Z (n, q) with the weights' roots in, columns of every effect divided by their largest value; and those values."""
+    """Return Z (n, q) of independent effects with the weights' roots in, columns over the largest value of their effect; and those."""
     sizes = []
     for block in design.blocks:
         largest = np.max(np.abs(block.values * root[:, None]), axis=0)
         sizes.append(np.where(largest > 0.0, largest, 1.0))
     repeated = [np.tile(size, block.n_levels) for block, size in zip(design.blocks, sizes, strict=True)]
-    Z = sparse_Z(design.blocks, design.n).multiply(root[:, None]).multiply(1.0 / np.concatenate(repeated)[None, :])
+    Z = independent_Z(design.blocks, design.n).multiply(root[:, None]).multiply(1.0 / np.concatenate(repeated)[None, :])
     return Z.tocsr(), tuple(sizes)
 
 
@@ -299,6 +300,10 @@ def _components(design: Design) -> tuple[list[Array], Array]:
     starts = np.cumsum([0, *(block.n_levels for block in design.blocks)])
     first = design.blocks[0].index
     pairs = [(first, start + block.index) for start, block in zip(starts[1:-1], design.blocks[1:], strict=True)]
+    for start, block in zip(starts, design.blocks, strict=False):
+        if block.known is not None:
+            level, other = np.nonzero(block.known.root)
+            pairs.append((start + level, start + other))
     rows = np.concatenate([np.zeros(0, dtype=np.int64), *(one for one, _ in pairs)])
     columns = np.concatenate([np.zeros(0, dtype=np.int64), *(other for _, other in pairs)])
     total = int(starts[-1])

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from bayeslmm.classical.bootstrap import bootstrap
-from bayeslmm.classical.parameters import check_level, chosen, parameters_of
+from bayeslmm.classical.parameters import check_level, chosen, estimates_of
 from bayeslmm.classical.profile import profile_limits, profile_note
 from bayeslmm.errors import FitError, suggest
 
@@ -46,7 +46,8 @@ def confint(
     fit
         What `lmer` returned.
     method
-        `wald`: estimate +- normal quantile times standard error, for coefficients only (NaN for the others, as in lme4);
+        `wald`: estimate +- normal quantile times standard error, for coefficients, and for the residual structure (of `ar` on its
+        link's scale); NaN for other variance parameters, as in lme4;
         `profile`: profile likelihood, by maximum likelihood also for a REML fit, each limit found exactly; a limit that the data
         do not reach is the parameter's bound; `boot`: percentiles of `n` parametric replicates.
     level
@@ -78,19 +79,22 @@ def confint(
     """
     if method not in _METHODS:
         raise FitError(f"unknown method {method!r}{suggest(str(method), list(_METHODS))} (methods: {', '.join(_METHODS)})")
-    names = chosen([parameter.name for parameter in parameters_of(fit.model.design)], parameters)
+    names = chosen([str(name) for name in estimates_of(fit).index], parameters)
     table, note = _METHODS[method](fit, _Request(level=check_level(level), names=names, n=n, seed=seed))
     table.attrs.update({"method": method, "level": level, "note": note})
     return table
 
 
 def _wald(fit: ClassicalFit, request: _Request) -> tuple[pd.DataFrame, str]:
-    half = float(norm.ppf(0.5 + request.level / 2.0)) * fit.standard_errors
-    names = [parameter.name for parameter in parameters_of(fit.model.design)]
-    nothing = np.full(len(names) - len(fit.beta), np.nan)
-    limits = {"lower": np.append(nothing, fit.beta - half), "upper": np.append(nothing, fit.beta + half)}
-    keep = [name in request.names for name in names]
-    return pd.DataFrame(limits, index=names).loc[keep], "normal approximation; none for variance parameters"
+    z = float(norm.ppf(0.5 + request.level / 2.0))
+    table = pd.DataFrame(np.nan, index=list(estimates_of(fit).index), columns=["lower", "upper"])
+    errors = fit.standard_errors
+    table.loc[list(fit.model.design.fixed_names)] = np.column_stack([fit.beta - z * errors, fit.beta + z * errors])
+    for name, part in fit.further.items():
+        ends = [part.beta - z * part.standard_errors, part.beta + z * part.standard_errors]
+        rows = [f"{name}_{term}" for term in part.names] or [name]
+        table.loc[rows] = np.column_stack(ends if part.names else [part.natural(end) for end in ends])
+    return table.loc[list(request.names)], "normal approximation; none for standard deviations and correlations of random effects"
 
 
 def _profile(fit: ClassicalFit, request: _Request) -> tuple[pd.DataFrame, str]:

@@ -11,7 +11,7 @@ only entries between effects of one row are needed, and effects that do not hang
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,21 +21,25 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 from bayeslmm.classical.information import by_theta, information
+from bayeslmm.classical.noise import has_noise, whitened_design
 from bayeslmm.covariance import structure_of
 from bayeslmm.errors import FitError
-from bayeslmm.random_blocks import sparse_Z
+from bayeslmm.random_blocks import independent_Z
+from bayeslmm.residual import residual_of
 
 if TYPE_CHECKING:
     from bayeslmm.classical.fit import ClassicalFit
     from bayeslmm.classical.information import Information
-    from bayeslmm.design import NewRows, RandomBlock
+    from bayeslmm.design import Design, NewRows, RandomBlock
 
-__all__ = ["leverage", "prediction_variance"]
+__all__ = ["combination_variance", "leverage", "prediction_variance"]
 
 type Array = np.ndarray
 
 _CHUNK = 20_000_000
 """Numbers of S^-1 held at a time."""
+_DENSE = 0.2
+"""From this share of entries that are not zero on, a matrix is taken as dense."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +81,10 @@ def leverage(fit: ClassicalFit) -> Array:
     >>> leverage(fit)[:2].round(4).tolist()
     [0.1638, 0.1638]
     """
-    design = fit.model.design
-    products = _products(fit)
+    design = _independent(fit)
+    if fit.model.design.series is not None:
+        raise FitError("hat values are not available for a model with correlated residuals; leave out groups by influence(fit, group)")
+    products = _products(design)
     joint = _at(fit, products, fit.theta_by_block)
     values: Array = design.weights * _unscaled(products, joint, design.X, design.blocks, known=True)
     return values
@@ -97,7 +103,8 @@ def prediction_variance(
         Rows in the coding of the fit.
     target
         As in `bayeslmm.prediction.predict`. `conditional`: joint variance of beta and b; `average_group`, `population`: of beta;
-        `new_group`: with the variance of a new group's effects.
+        `new_group`: with the variance of a new group's effects. Of a generalised model that of beta is the fit's own, which heeds
+        the uncertainty of all parameters, but not within `conditional`.
     new_levels
         Of conditional predictions: with `"sample"`, levels not seen add the variance of their effects.
     observation
@@ -118,47 +125,138 @@ def prediction_variance(
     >>> bool(abs(variance[0] - fit.vcov().iloc[0, 0]) < 1e-8)
     True
     """
-    products = _products(fit)
+    products = _products(_independent(fit))
     groups = target == "new_group" or (target == "population" and observation)
 
     def unscaled(theta: Sequence[Array]) -> Array:
         joint = _at(fit, products, theta)
-        total = _unscaled(products, joint, rows.X, rows.blocks, known=target == "conditional")
+        if fit.generalised and target != "conditional":
+            total = np.sum((rows.X @ fit.unscaled_vcov) * rows.X, axis=1)
+        else:
+            total = _unscaled(products, joint, rows.X, rows.blocks, known=target == "conditional")
         for block, L in zip(rows.blocks, joint.factors, strict=True):
             spread = np.sum((block.values @ L) ** 2, axis=1)
             if groups:
-                total = total + spread
+                total = total + spread * block.mean_variance
             elif target == "conditional":
-                total = total + _of_levels(rows, block, spread if new_levels == "sample" else 0.0 * spread)
-        return total + 1.0 / rows.weights if observation else total
+                total = total + _of_levels(rows, block, spread, spread if new_levels == "sample" else 0.0 * spread)
+        return total + _residual_variance(fit, rows) if observation else total
 
     variance = fit.sigma**2 * unscaled(fit.theta_by_block)
-    if not df:
+    if not df or fit.generalised:
         return variance, np.full(len(variance), np.inf)
+    if has_noise(fit.model.design):
+        from bayeslmm.classical.structured import degrees
+
+        def moved(other: ClassicalFit) -> Array:
+            return prediction_variance(other, rows, target, new_levels=new_levels, observation=observation)[0]
+
+        return variance, degrees(fit, variance, moved)
     if not fit.model.design.blocks:
         return variance, np.full(len(variance), float(fit.nobs - len(fit.beta)))
     return variance, _satterthwaite(fit, variance, unscaled)
 
 
-def _of_levels(rows: NewRows, block: RandomBlock, spread: Array) -> Array:
-    """Return 0 for known levels, `spread` for new ones and NaN where the level is missing."""
+def combination_variance(
+    fit: ClassicalFit, X: Array, Z: sp.csr_array | None = None, new: Sequence[Array] = (), *, df: bool = False
+) -> tuple[Array, Array]:
+    """Return the variance (m,) of the error of linear combinations X beta + Z w + sum_i U_i u_i, and its degrees of freedom (m,).
+
+    Parameters
+    ----------
+    fit
+        What `lmer` or `glmer` returned; of a generalised model, errors are those of linear predictors, as in `prediction_variance`.
+    X
+        Weights (m, p) of the coefficients.
+    Z
+        Weights (m, q) of the random effects, independent ones as in `random_blocks.independent_Z`.
+    new
+        By block of the design: weights U (m, k) of the effects of a level that is not in the data.
+    df
+        As for `prediction_variance`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayeslmm as bl
+    >>> fit = bl.lmer("Reaction ~ Days + (Days | Subject)", bl.load_dataset("sleepstudy"))
+    >>> variance, df = combination_variance(fit, np.array([[0.0, 1.0]]), df=True)
+    >>> float(np.sqrt(variance[0]).round(4)), float(df[0].round(2))
+    (1.5458, 17.0)
+    """
+    design = _independent(fit)
+    products = _products(design)
+
+    def unscaled(theta: Sequence[Array]) -> Array:
+        joint = _at(fit, products, theta)
+        x, total = X @ products.to_q, np.zeros(len(X))
+        if Z is not None and design.blocks:
+            V = sp.csr_array(Z @ _relative(design.blocks, joint.factors))
+            x, total = x - V @ joint.Y, _quadratic_of_all(joint, V)
+        if fit.generalised and Z is None:
+            total = np.sum((X @ fit.unscaled_vcov) * X, axis=1)
+        elif x.shape[1]:
+            total = total + np.sum(x * cho_solve(joint.P, x.T).T, axis=1)
+        if new:
+            for U, block, L in zip(new, design.blocks, joint.factors, strict=True):
+                total = total + block.mean_variance * np.sum((U @ L) ** 2, axis=1)
+        return total
+
+    variance = fit.sigma**2 * unscaled(fit.theta_by_block)
+    if not df or fit.generalised:
+        return variance, np.full(len(variance), np.inf)
+    if has_noise(fit.model.design):
+        from bayeslmm.classical.structured import degrees
+
+        return variance, degrees(fit, variance, lambda moved: combination_variance(moved, X, Z, new)[0])
+    if not fit.model.design.blocks:
+        return variance, np.full(len(variance), float(fit.nobs - len(fit.beta)))
+    return variance, _satterthwaite(fit, variance, unscaled)
+
+
+def _of_levels(rows: NewRows, block: RandomBlock, spread: Array, of_new: Array) -> Array:
+    """Return 0 for levels of the fit, of those related to them what they leave open, `of_new` for new ones, NaN where it is missing."""
     _, index = rows.unseen.get(block.name, ((), None))
     new = np.zeros(len(spread), dtype=bool) if index is None else index >= 0
-    return np.where(block.index >= 0, 0.0, np.where(new, spread, np.nan))
+    left = 0.0 if block.known is None else spread * block.known.remainder[block.index]
+    return np.where(block.index >= 0, left, np.where(new, of_new, np.nan))
 
 
 # --------------------------------------------------------------------------------------------------------------------- equations
 
 
-def _products(fit: ClassicalFit) -> _Products:
+def _independent(fit: ClassicalFit) -> Design:
+    """Return the design of a fit with independent residuals of standard deviation sigma: whitened where they have a structure.
+
+    That of a generalised model has the information of its rows as weights: a row of negative information counts for none.
+    """
     design = fit.model.design
+    if fit.information is not None:
+        return replace(design, weights=np.maximum(fit.information, np.finfo(float).tiny))
+    if not has_noise(design):
+        return design
+    correlation = 0.0 if design.series is None else float(fit.further[residual_of(design.series).name].natural()[0])
+    return whitened_design(design, fit.residual_sd / fit.sigma, correlation)
+
+
+def _residual_variance(fit: ClassicalFit, rows: NewRows) -> Array:
+    """Return the variance (n,) of new observations about their mean, over sigma^2."""
+    relative = 1.0 / rows.weights
+    if "sigma" not in fit.further:
+        return relative
+    part = fit.further["sigma"]
+    own: Array = relative * (part.natural(rows.parameters["sigma"][0].X @ part.beta) / fit.sigma) ** 2
+    return own
+
+
+def _products(design: Design) -> _Products:
     root = np.sqrt(design.weights)[:, None]
     lengths = np.max(np.abs(design.X), axis=0, initial=0.0)
     lengths[lengths == 0.0] = 1.0
     Q, R = np.linalg.qr(design.X * root / lengths)
     p = len(lengths)
     to_q = solve_triangular(R, np.eye(p)) / lengths[:, None] if p else np.zeros((0, 0))
-    Z = sparse_Z(design.blocks, design.n).multiply(root).tocsr()
+    Z = independent_Z(design.blocks, design.n).multiply(root).tocsr()
     D = sp.csc_array(Z.T @ Z)
     component, local = _places(design.blocks, D)
     return _Products(to_q=to_q, D=D, ZQ=np.asarray(Z.T @ Q), component=component, local=local)
@@ -191,10 +289,9 @@ def _at(fit: ClassicalFit, products: _Products, theta: Sequence[Array]) -> _Join
     p = products.to_q.shape[0]
     if not blocks:
         return _Joint(factors=(), lu=None, Y=products.ZQ, P=cho_factor(np.eye(p)) if p else None)
-    pairs = zip(blocks, factors, strict=True)
-    Lambda = sp.block_diag([sp.kron(sp.eye_array(block.n_levels), L) for block, L in pairs], format="csc")
+    Lambda = _relative(blocks, factors)
     S = sp.csc_array(Lambda.T @ products.D @ Lambda + sp.eye_array(products.D.shape[0]))
-    lu = splu(S, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    lu = _factorised(S)
     LZQ = Lambda.T @ products.ZQ
     Y = lu.solve(LZQ) if p else LZQ
     return _Joint(factors=factors, lu=lu, Y=Y, P=cho_factor(np.eye(p) - LZQ.T @ Y) if p else None)
@@ -204,7 +301,11 @@ def _unscaled(products: _Products, joint: _Joint, X: Array, blocks: Sequence[Ran
     """Return the variance over sigma^2 (n,) of x'(beta_hat - beta), where `known` with the random effects of known levels."""
     x = X @ products.to_q
     total = np.zeros(len(X))
-    if known and blocks:
+    if known and any(block.known is not None for block in blocks):
+        V = _all_effects(joint, blocks, len(X))
+        x = x - V @ joint.Y
+        total = _quadratic_of_all(joint, V)
+    elif known and blocks:
         v, columns = _effects(joint, blocks)
         for a in range(v.shape[1]):
             x = x - v[:, [a]] * joint.Y[columns[:, a]]
@@ -226,6 +327,41 @@ def _effects(joint: _Joint, blocks: Sequence[RandomBlock]) -> tuple[Array, Array
         columns.append(np.where(known, start + block.index.astype(np.int64)[:, None] * k + np.arange(k), 0))
         start += block.n_levels * k
     return np.concatenate(v, axis=1), np.concatenate(columns, axis=1)
+
+
+def _all_effects(joint: _Joint, blocks: Sequence[RandomBlock], n: int) -> sp.csr_array:
+    """Return v (n, q) over all columns of independent effects: a row has those of all levels that a known covariance relates to its own."""
+    return sp.csr_array(independent_Z(blocks, n) @ _relative(blocks, joint.factors))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DenseFactor:
+    """A Cholesky factor with the one method that is asked of SciPy's sparse factors."""
+
+    cholesky: Any
+
+    def solve(self, right: Array) -> Array:
+        return np.asarray(cho_solve(self.cholesky, right))
+
+
+def _factorised(S: sp.csc_array) -> Any:
+    """Return a factor of S, positive definite: a dense one where most of S is not zero, as under a known covariance among levels."""
+    if S.nnz > _DENSE * S.shape[0] ** 2:
+        return _DenseFactor(cholesky=cho_factor(S.toarray()))
+    return splu(S, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+
+
+def _relative(blocks: Sequence[RandomBlock], factors: Sequence[Array]) -> sp.csc_array:
+    """Return Lambda (q, q), the factors L repeated for each level of the fit."""
+    levels = [block.n_levels if block.known is None else block.known.n_fit for block in blocks]
+    return sp.csc_array(sp.block_diag([sp.kron(sp.eye_array(J), L) for J, L in zip(levels, factors, strict=True)], format="csc"))
+
+
+def _quadratic_of_all(joint: _Joint, V: sp.csr_array) -> Array:
+    """Return v'S^-1 v (n,), some rows at a time."""
+    size = max(1, _CHUNK // V.shape[1])
+    parts = [V[start : start + size].toarray() for start in range(0, V.shape[0], size)]
+    return np.concatenate([np.zeros(0), *(np.sum(part * joint.lu.solve(part.T).T, axis=1) for part in parts)])
 
 
 def _quadratic(products: _Products, joint: _Joint, v: Array, columns: Array) -> Array:

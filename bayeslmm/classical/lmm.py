@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.classical.diagnose import badly_scaled, singular_terms, undetermined
+from bayeslmm.classical.diagnose import badly_scaled, on_boundary, undetermined
 from bayeslmm.classical.engine import (
+    Placed,
     Problem,
     TermData,
+    boundary_prior,
     estimate_at,
     objective,
     prepare,
@@ -25,7 +27,8 @@ from bayeslmm.classical.engine import (
     vector_of,
 )
 from bayeslmm.classical.fit import ClassicalFit, SearchLog
-from bayeslmm.classical.optimise import Box, Minimum, minimise, search
+from bayeslmm.classical.noise import has_noise
+from bayeslmm.classical.optimise import Box, Minimum, Objective, minimise, search
 from bayeslmm.covariance import structure_of
 from bayeslmm.design import check_groups
 from bayeslmm.errors import ConvergenceWarning, DataError, DataWarning, FitError, SingularFitWarning
@@ -34,11 +37,30 @@ from bayeslmm.model import Model, as_model
 if TYPE_CHECKING:
     from bayeslmm.formula import Formula
 
-__all__ = ["fit_model", "lmer", "one_thread", "optimum", "problem_of", "refit"]
+__all__ = [
+    "box_of",
+    "by_block",
+    "fit_model",
+    "inside",
+    "lmer",
+    "needs_maximum",
+    "one_thread",
+    "optimum",
+    "other_starts",
+    "problem_of",
+    "refit",
+    "refuse_exact",
+    "terms_of",
+    "to_minimise",
+    "verdict_of",
+    "warn_of",
+]
 
 type Array = np.ndarray
 
 _OPTIMISER = "projected BFGS, then Newton, with the exact gradient"
+_METHODS = {(True, False): "REML", (False, False): "ML", (True, True): "MAP", (False, True): "MAP (ML)"}
+"""Restricted likelihood or not, prior or not -> the fit's method."""
 _EXACT = 1e-11
 """A fit that leaves less than this share of the variance cannot be told from an exact one: the rest has no digits."""
 
@@ -51,6 +73,7 @@ def lmer(
     weights: Any = None,
     offset: Any = None,
     contrasts: Mapping[str, Any] | None = None,
+    data2: Mapping[str, Any] | None = None,
     na: str = "omit",
     dialect: str = "lme4",
 ) -> ClassicalFit:
@@ -68,6 +91,8 @@ def lmer(
         Column's name or array that is added to the linear predictor.
     contrasts
         Column -> contrast, as `bayeslmm.model` takes them.
+    data2
+        Name -> known covariance matrix among the levels of a factor, as `bayeslmm.model` takes it for `(x | gr(g, cov = name))`.
     na
         `"omit"` leaves rows with missing values out, `"raise"` refuses them.
     dialect
@@ -87,17 +112,29 @@ def lmer(
         For another family than gaussian, further predictors, or nothing left to explain: by the fixed effects, or by fixed and
         random effects together.
 
-    Source: Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1).
+    Notes
+    -----
+    Residuals may have a structure, as in nlme: `formula("y ~ f + (1 | g)", sigma="~ f")` has log(sigma) = W gamma, which for a factor is
+    `varIdent(form = ~1 | f)`, for a number `varExp`; `+ ar(time, gr)` in the formula of the mean is `corAR1(form = ~time | gr)`, the
+    stationary correlation rho^|t - t'| of residuals of one series `gr` at whole times (by default the rows follow one another, and all
+    are one series). Series must lie within the levels of every grouping factor. Both may stand together, and without random terms.
+
+    Source: Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1); Pinheiro & Bates (2000), Mixed-Effects Models in S and
+    S-PLUS, chapter 5, for residual structures.
 
     Examples
     --------
     >>> import bayeslmm as bl
-    >>> fit = bl.lmer("Reaction ~ Days + (Days | Subject)", bl.load_dataset("sleepstudy"))
+    >>> data = bl.load_dataset("sleepstudy")
+    >>> fit = bl.lmer("Reaction ~ Days + (Days | Subject)", data)
     >>> round(fit.criterion, 4)
     1743.6283
+    >>> in_time = bl.lmer("Reaction ~ Days + (1 | Subject) + ar(Days, Subject)", data)
+    >>> round(float(in_time.further["ar"].natural()[0]), 4)
+    0.6531
     """
-    ready = as_model(formula, data, weights=weights, offset=offset, contrasts=contrasts, na=na, dialect=dialect)
-    return _fit(ready, reml=reml, start=None)
+    ready = as_model(formula, data, weights=weights, offset=offset, contrasts=contrasts, data2=data2, na=na, dialect=dialect)
+    return _warned(fit_model(ready, reml=reml))
 
 
 def refit(fit: ClassicalFit, y: Any) -> ClassicalFit:
@@ -106,9 +143,9 @@ def refit(fit: ClassicalFit, y: Any) -> ClassicalFit:
     Parameters
     ----------
     fit
-        What `lmer` returned.
+        What `lmer` or `glmer` returned.
     y
-        The new response: one finite number for each row that was used, or for each row of the data.
+        The new response: one finite number for each row that was used, or for each row of the data; of rows with trials, successes.
 
     Raises
     ------
@@ -132,7 +169,12 @@ def refit(fit: ClassicalFit, y: Any) -> ClassicalFit:
     if not np.all(np.isfinite(values)):
         raise DataError("the new response is not finite", rows=list(design.index[~np.isfinite(values)]))
     values.flags.writeable = False
-    return _fit(replace(fit.model, design=replace(design, y=values)), reml=fit.reml, start=fit.theta)
+    model = replace(fit.model, design=replace(design, y=values))
+    if fit.generalised:
+        from bayeslmm.classical.glmm import refit_generalised
+
+        return _warned(refit_generalised(fit, model))
+    return _warned(fit_model(model, reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary))
 
 
 def problem_of(model: Model, *, reml: bool = True, bases: Sequence[Array | None] | None = None) -> Problem:
@@ -144,23 +186,12 @@ def problem_of(model: Model, *, reml: bool = True, bases: Sequence[Array | None]
         As `lmer` does.
     """
     design = model.design
-    if model.family.name != "gaussian" or model.link.name != "identity":
-        shown = f"{model.family.name}({model.link.name})"
-        raise FitError(f"the classical engine fits gaussian models with identity link so far, not {shown}; use `brm` for it")
-    if design.parameters:
-        named = ", ".join(design.parameters)
-        raise FitError(f"the classical engine fits one predictor, of the mean; this model has more ({named}): use `brm` for it")
-    check_groups(design, residual=True)
-    terms = [
-        TermData(
-            group=block.group,
-            index=block.index,
-            n_levels=block.n_levels,
-            values=block.values,
-            structure=structure_of(block),
+    terms = terms_of(model)
+    if has_noise(design):
+        raise FitError(
+            "this is not available for a model with a residual structure (a predictor of sigma, or ar()), whose criterion depends on more "
+            "than theta; use `confint` by wald or boot, `bootstrap`, or `anova` of two fits"
         )
-        for block in design.blocks
-    ]
     return prepare(
         design.y,
         design.X,
@@ -172,32 +203,61 @@ def problem_of(model: Model, *, reml: bool = True, bases: Sequence[Array | None]
     )
 
 
-def _fit(model: Model, *, reml: bool, start: Array | None) -> ClassicalFit:
-    fit = fit_model(model, reml=reml, start=start)
-    _warn(fit)
+def terms_of(model: Model) -> list[TermData]:
+    """Return the random terms of a gaussian model for the engine, once the model is one that it can fit; raises as `problem_of`."""
+    design = model.design
+    if model.family.name != "gaussian" or model.link.name != "identity":
+        shown = f"{model.family.name}({model.link.name})"
+        raise FitError(f"the classical engine fits gaussian models with identity link so far, not {shown}; use `brm` for it")
+    check_groups(design, residual=True)
+    return [
+        TermData(
+            group=block.group,
+            index=block.index,
+            n_levels=block.n_levels,
+            values=block.values,
+            structure=structure_of(block),
+            root=None if block.known is None else block.known.root,
+        )
+        for block in design.blocks
+    ]
+
+
+def _warned(fit: ClassicalFit) -> ClassicalFit:
+    warn_of(fit)
     return fit
 
 
-def fit_model(model: Model, *, reml: bool, start: Array | None = None, problem: Problem | None = None) -> ClassicalFit:
-    """Fit a model without a warning, from `start` (theta) if given; `problem`: that of the model, where it is at hand."""
+def fit_model(
+    model: Model, *, reml: bool, start: Array | None = None, problem: Problem | None = None, avoid_boundary: bool = False
+) -> ClassicalFit:
+    """Fit a model without a warning, from `start` (theta) if given; `problem`: that of the model, where it is at hand.
+
+    With `avoid_boundary` theta is the mode of likelihood times `engine.boundary_prior` (method `MAP`, or `MAP (ML)`); all else is
+    estimated at this theta as ever, and the criterion is that of the likelihood alone.
+    """
+    if has_noise(model.design):
+        from bayeslmm.classical.structured import fit_structured
+
+        return fit_structured(model, reml=reml, start=start, avoid_boundary=avoid_boundary)
     with one_thread():
         problem = problem_of(model, reml=reml) if problem is None else problem
-        found = optimum(problem, start)
+        found = optimum(problem, start, avoid_boundary=avoid_boundary)
         if not found.converged:
-            problem, found = _search_turned(model, problem, found)
+            problem, found = _search_turned(model, problem, found, avoid_boundary)
         theta = theta_of(problem, found.x)
         values = estimate_at(problem, found.x)
     design = model.design
     df = problem.df if design.blocks else problem.n - problem.p
     return ClassicalFit(
         model=model,
-        method="REML" if reml else "ML",
+        method=_METHODS[reml, avoid_boundary],
         theta=_frozen(theta),
         criterion=values.criterion,
         sigma=float(np.sqrt(values.pwrss / df)),
         beta=_frozen(values.beta),
         unscaled_vcov=_frozen(values.unscaled_vcov),
-        effects=tuple(_frozen(effects) for effects in _by_block(problem, values.b)),
+        effects=tuple(_frozen(effects) for effects in by_block(problem, values.b)),
         unscaled_condvar={group: _frozen(v) for group, v in zip(problem.groups, values.unscaled_variance, strict=True)},
         ld_l2=values.ld_l2,
         ld_rx2=values.ld_rx2,
@@ -211,31 +271,45 @@ def _frozen(values: Array) -> Array:
     return values
 
 
-def _by_block(problem: Problem, b: tuple[Array, ...]) -> list[Array]:
+def by_block(problem: Placed, b: tuple[Array, ...]) -> list[Array]:
+    """Return the random effects (J, k) of each term, from those of each grouping factor."""
     return [b[term.factor][:, term.column : term.column + term.k].copy() for term in problem.terms]
 
 
-def optimum(problem: Problem, start: Array | None = None) -> Minimum:
+def to_minimise(problem: Problem, *, avoid_boundary: bool = False) -> Objective:
+    """Return the criterion with its gradient as a function of t, with the prior that keeps it off the boundary if wanted."""
+    if not avoid_boundary:
+        return lambda t: objective(problem, t)
+
+    def penalised(t: Array) -> tuple[float, Array]:
+        value, gradient = objective(problem, t)
+        penalty, slope = boundary_prior(problem, t)
+        return value + penalty, gradient + slope
+
+    return penalised
+
+
+def optimum(problem: Problem, start: Array | None = None, *, avoid_boundary: bool = False) -> Minimum:
     """Return the minimum of the criterion, searched from `start` (theta) or from moments, from elsewhere too where it is doubtful."""
-    box = _box(problem)
+    box = box_of(problem)
     curved = not all(term.structure.linear for term in problem.terms)
-    first = problem.start if start is None else _inside(problem, vector_of(problem, start))
+    first = problem.start if start is None else inside(problem, vector_of(problem, start))
 
     def doubtful(found: Minimum) -> bool:
-        _refuse_exact(problem, found)
+        refuse_exact(problem, found)
         return curved or found.flat or not found.converged or bool(np.any(box.on_edge(found.x)))
 
     return search(
-        lambda t: objective(problem, t),
+        to_minimise(problem, avoid_boundary=avoid_boundary),
         first,
         box,
         problem.curvature,
-        others=_other_starts(problem),
+        others=other_starts(problem),
         doubtful=doubtful,
     )
 
 
-def _refuse_exact(problem: Problem, found: Minimum) -> None:
+def refuse_exact(problem: Problem, found: Minimum) -> None:
     """Raise where a search has run to where nothing is left of the response but rounding: the likelihood has no maximum."""
     if unexplained(problem, found.x) >= _EXACT:
         return
@@ -248,35 +322,37 @@ def _refuse_exact(problem: Problem, found: Minimum) -> None:
     )
 
 
-def _search_turned(model: Model, problem: Problem, found: Minimum) -> tuple[Problem, Minimum]:
+def _search_turned(model: Model, problem: Problem, found: Minimum, avoid_boundary: bool) -> tuple[Problem, Minimum]:
     """Search on from where a search failed, with each unstructured term in the principal directions of its covariance there."""
     again = problem_of(model, reml=problem.reml, bases=turned(problem, found.x))
     start = vector_of(again, theta_of(problem, found.x))
-    better = minimise(lambda t: objective(again, t), _inside(again, start), _box(again), again.curvature)
+    function = to_minimise(again, avoid_boundary=avoid_boundary)
+    better = minimise(function, inside(again, start), box_of(again), again.curvature)
     if better.value > found.value + 1e-9 * max(1.0, abs(found.value)):
         return problem, found
     return again, replace(better, evaluations=found.evaluations + better.evaluations, starts=found.starts + 1)
 
 
-def _box(problem: Problem) -> Box:
+def box_of(problem: Placed) -> Box:
+    """Return the limits of the search."""
     return Box(lower=problem.lower, upper=problem.upper, mirror=problem.mirror)
 
 
-def _inside(problem: Problem, t: Array) -> Array:
+def inside(problem: Placed, t: Array) -> Array:
     """Move zero standard deviations a little off zero, where the gradient would vanish."""
     return np.where(_is_sd(problem), np.maximum(t, 0.02), t)
 
 
-def _is_sd(problem: Problem) -> Array:
+def _is_sd(problem: Placed) -> Array:
     is_sd: Array = problem.mirror | (problem.lower == 0.0)
     return is_sd
 
 
-def _other_starts(problem: Problem) -> list[Array]:
+def other_starts(problem: Placed) -> list[Array]:
     """Return starts that differ in kind: lme4's identity, then small and large effects with correlations of either sign."""
     identity = vector_of(problem, np.concatenate([np.zeros(0), *(term.structure.start(term.k) for term in problem.terms)]))
     on_diagonal = _is_sd(problem)
-    sign = np.where(np.arange(problem.n_theta) % 2 == 0, 0.4, -0.4)
+    sign = np.where(np.arange(len(problem.scale)) % 2 == 0, 0.4, -0.4)
     mixed = np.where(on_diagonal, 0.5, np.clip(sign, 0.5 * problem.lower, 0.5 * problem.upper))
     bounded = np.isfinite(problem.upper)
     return [identity, mixed, np.where(on_diagonal, 2.0, np.where(bounded, 0.8 * problem.upper, -mixed))]
@@ -285,13 +361,7 @@ def _other_starts(problem: Problem) -> list[Array]:
 def _log(model: Model, problem: Problem, found: Minimum) -> SearchLog:
     J = theta_jacobian(problem, found.x)
     back = np.linalg.pinv(J)
-    boundary = bool(np.any(_box(problem).on_edge(found.x)))
-    verdict = "converged at the boundary" if boundary else "converged"
     names = _undetermined(model, problem, found, J)
-    if names:
-        verdict = "flat"
-    if not found.converged:
-        verdict = "failed"
     return SearchLog(
         optimiser=_OPTIMISER,
         evaluations=found.evaluations,
@@ -303,9 +373,18 @@ def _log(model: Model, problem: Problem, found: Minimum) -> SearchLog:
         flat=bool(names),
         undetermined=names,
         converged=found.converged,
-        verdict=verdict,
+        verdict=verdict_of(found, box_of(problem), flat=bool(names)),
         trace=found.trace,
     )
+
+
+def verdict_of(found: Minimum, box: Box, *, flat: bool) -> str:
+    """Return how a search ended, in the words of `SearchLog`; `flat`: along a direction that means something."""
+    if not found.converged:
+        return "failed"
+    if flat:
+        return "flat"
+    return "converged at the boundary" if np.any(box.on_edge(found.x)) else "converged"
 
 
 def _undetermined(model: Model, problem: Problem, found: Minimum, J: Array) -> tuple[str, ...]:
@@ -318,15 +397,16 @@ def _undetermined(model: Model, problem: Problem, found: Minimum, J: Array) -> t
     return undetermined(model.design.blocks, theta_of(problem, found.x), J @ found.flat_directions)
 
 
-def _warn(fit: ClassicalFit) -> None:
+def warn_of(fit: ClassicalFit) -> None:
+    """Warn of what is wrong with a fit: called by what the user called, at one remove."""
     poorly = badly_scaled(fit.model.design)
     if poorly:
         warnings.warn(DataWarning("badly_scaled", f"badly scaled: {'; '.join(poorly)}"), stacklevel=4)
-    terms = singular_terms(fit)
+    terms = on_boundary(fit)
     if terms:
         message = (
-            f"boundary (singular) fit: a variance of zero or a correlation of one in {', '.join(terms)}; "
-            "the data do not support the term: simplify it, or fit by brm, whose prior keeps the variance away from zero"
+            f"boundary (singular) fit: {'; '.join(terms)}; the data do not support all of the random effects: simplify them, or fit by "
+            "brm, whose prior keeps variances away from zero; `remedy` shows the ways out side by side"
         )
         warnings.warn(SingularFitWarning("singular", message), stacklevel=4)
     if fit.convergence == "failed":
@@ -338,6 +418,21 @@ def _warn(fit: ClassicalFit) -> None:
             "fixed effects hold, these variances and correlations do not; drop a random effect or a correlation"
         )
         warnings.warn(ConvergenceWarning("flat", message), stacklevel=4)
+
+
+def needs_maximum(fit: ClassicalFit, what: str) -> None:
+    """Refuse a fit by a boundary-avoiding prior where likelihoods at their maxima are compared; `what` names the verb.
+
+    Raises
+    ------
+    FitError
+        For the rung `MAP` of `remedy`.
+    """
+    if fit.avoids_boundary:
+        raise FitError(
+            f"{what} compares likelihoods at their maxima, and this fit ({fit.method}) is the mode under a boundary-avoiding prior; take "
+            "the fit by REML or ML, `lmer(fit.model)`, or bootstrap this one"
+        )
 
 
 @cache

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.linalg import lapack
 
 from bayeslmm.errors import FitError
 
-__all__ = ["Box", "Minimum", "minimise", "search"]
+__all__ = ["Box", "Minimum", "Objective", "approach", "minimise", "search"]
 
 type Array = np.ndarray
 type Objective = Callable[[Array], tuple[float, Array]]
@@ -128,24 +129,42 @@ class _State:
 def minimise(function: Objective, start: Array, box: Box, curvature: Array) -> Minimum:
     """Return the local minimum that a search from `start` reaches.
 
-    Projected BFGS (Bertsekas 1982, SIAM J. Control Optim. 20) from the diagonal Hessian `curvature`, until it predicts little to
-    gain; then Newton steps with the Hessian by differences of the exact gradient, which also leave limits and saddles where the
-    curvature is negative.
+    Projected BFGS (Bertsekas 1982, SIAM J. Control Optim. 20) from the Hessian `curvature` (n, n), or its diagonal (n,), until it
+    predicts little to gain; then Newton steps with the Hessian by differences of the exact gradient, which also leave limits and
+    saddles where the curvature is negative.
 
     Raises
     ------
     FitError
         If the function is not finite at the start.
     """
+    state = _begin(function, start, box)
+    if state.x.size == 0:
+        return _minimum(state, np.zeros((0, 0)), 0.0, True)
+    _quasi_newton(state, _square(curvature))
+    return _newton(state)
+
+
+def approach(function: Objective, start: Array, box: Box, curvature: Array) -> tuple[Array, Array, int]:
+    """Return a point near the minimum, where projected BFGS expects little to gain, its Hessian there and the number of evaluations."""
+    state, hessian = _begin(function, start, box), _square(curvature)
+    if state.x.size:
+        _quasi_newton(state, hessian)
+    return state.x, hessian, state.evaluations
+
+
+def _begin(function: Objective, start: Array, box: Box) -> _State:
     x = box.clip(np.asarray(start, dtype=float))
     state = _State(function, box, x, np.inf, np.zeros_like(x), 0, [])
     state.accept(x, *state.evaluate(x))
     if not np.isfinite(state.value):
         raise FitError("the likelihood cannot be computed for these data: predictors or weights differ too much in size; rescale them")
-    if x.size == 0:
-        return _minimum(state, np.zeros((0, 0)), 0.0, True)
-    _quasi_newton(state, np.diag(curvature))
-    return _newton(state)
+    return state
+
+
+def _square(curvature: Array) -> Array:
+    """Return a Hessian of its own, from one or from its diagonal."""
+    return np.diag(curvature) if curvature.ndim == 1 else curvature.copy()
 
 
 def search(
@@ -234,7 +253,13 @@ def _descent(hessian: Array, gradient: Array, free: Array) -> Array:
     direction = np.zeros_like(gradient)
     if not np.any(free):
         return direction
-    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
+    inner = hessian[np.ix_(free, free)]
+    factor, step, failed = lapack.dposv(inner, gradient[free])
+    pivots = np.diagonal(factor)
+    if failed == 0 and np.min(pivots) ** 2 > 1e-8 * np.max(pivots) ** 2:
+        direction[free] = -step
+        return direction
+    values, vectors = np.linalg.eigh(inner)
     sizes = np.maximum(np.abs(values), 1e-9 * max(float(np.max(np.abs(values))), 1e-6))
     direction[free] = -vectors @ ((vectors.T @ gradient[free]) / sizes)
     return direction

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bayeslmm.classical.fit import ClassicalFit
     from bayeslmm.design import Design, RandomBlock
 
-__all__ = ["Parameter", "check_level", "chosen", "estimates_of", "parameter_values", "parameters_of"]
+__all__ = ["Parameter", "check_level", "chosen", "estimates_of", "further_names", "parameter_values", "parameters_of"]
 
 type Array = np.ndarray
 
@@ -126,10 +126,22 @@ def _free_values(L: Array) -> list[float]:
 
 
 def estimates_of(fit: ClassicalFit) -> pd.Series:
-    """Return the estimates of a fit by parameter's name."""
+    """Return the estimates of a fit by parameter's name, those of further parameters last (see `further_names`).
+
+    Where sigma has a predictor its coefficients stand for it.
+    """
     design = fit.model.design
     values = parameter_values(design, fit.theta, fit.sigma, fit.beta)
-    return pd.Series(values, index=[parameter.name for parameter in parameters_of(design)], name="estimate")
+    found = pd.Series(values, index=[parameter.name for parameter in parameters_of(design)], name="estimate")
+    if "sigma" in fit.further:
+        found = found.drop("sigma")
+    more = [part.beta if part.names else part.natural() for part in fit.further.values()]
+    return pd.concat([found, pd.Series(np.concatenate(more), index=further_names(fit), name="estimate")]) if more else found
+
+
+def further_names(fit: ClassicalFit) -> list[str]:
+    """Return the names of further parameters: `sigma_x` of coefficients of a predictor, `ar` of a constant, on its own scale."""
+    return [name for key, part in fit.further.items() for name in ([f"{key}_{term}" for term in part.names] or [key])]
 
 
 def chosen(names: Sequence[str], wanted: Sequence[str] | str | None) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ __all__ = [
     "evaluate_sparse",
     "finish",
     "map_targets",
+    "reduce_right",
+    "solve_back",
     "tail_adjoint",
     "tail_system",
 ]
@@ -511,6 +513,52 @@ def back_substitute(levels: Levels, store: Array, scratch: Scratch, z: Array) ->
             for a in range(k):
                 b += G[g + a * k + i] * half[a]
             z[levels.first[r] + i] = -b
+
+
+@njit(cache=True)
+def reduce_right(levels: Levels, store: Array, scratch: Scratch, r: Array) -> None:
+    """Eliminate the rows from a right-hand side r (n_columns + 1) of the system, in place: of later columns r - V H r_row is left."""
+    G = scratch.G
+    half, s = np.zeros(scratch.W.shape[1]), np.zeros(scratch.W.shape[1])
+    for row in range(levels.k.size):
+        k, v, g, c = levels.k[row], levels.v_at[row], levels.g_at[row], levels.col_at[row]
+        own = levels.first[row]
+        for a in range(k):
+            half[a] = 0.0
+            for j in range(k):
+                half[a] += G[g + a * k + j] * r[own + j]
+        for i in range(k):
+            s[i] = 0.0
+            for a in range(k):
+                s[i] += G[g + a * k + i] * half[a]
+        for a in range(levels.col_at[row + 1] - c):
+            for i in range(k):
+                r[levels.cols[c + a]] -= store[v + a * k + i] * s[i]
+
+
+@njit(cache=True)
+def solve_back(levels: Levels, store: Array, scratch: Scratch, r: Array, b: Array, u: Array) -> None:
+    """Write b = L S^-1 L'r and u = S^-1 L'r of the rows, from r reduced by `reduce_right` and b of the dense columns."""
+    G, P = scratch.G, scratch.P
+    half, s = np.zeros(scratch.W.shape[1]), np.zeros(scratch.W.shape[1])
+    for row in range(levels.k.size - 1, -1, -1):
+        k, v, g, c = levels.k[row], levels.v_at[row], levels.g_at[row], levels.col_at[row]
+        own = levels.first[row]
+        for i in range(k):
+            s[i] = r[own + i]
+        for a in range(levels.col_at[row + 1] - c):
+            for i in range(k):
+                s[i] -= store[v + a * k + i] * b[levels.cols[c + a]]
+        for a in range(k):
+            half[a] = 0.0
+            u[own + a] = 0.0
+            for j in range(k):
+                half[a] += G[g + a * k + j] * s[j]
+                u[own + a] += P[g + a * k + j] * s[j]
+        for i in range(k):
+            b[own + i] = 0.0
+            for a in range(k):
+                b[own + i] += G[g + a * k + i] * half[a]
 
 
 # ------------------------------------------------------------------------------------------------------- products of the data

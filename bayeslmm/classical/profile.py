@@ -14,7 +14,8 @@ from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 
 from bayeslmm.classical.engine import Problem, objective, parts, rebased, vector_of
-from bayeslmm.classical.lmm import fit_model, one_thread, problem_of
+from bayeslmm.classical.lmm import fit_model, needs_maximum, one_thread, problem_of
+from bayeslmm.classical.noise import has_noise
 from bayeslmm.classical.optimise import Box, Minimum, minimise
 from bayeslmm.classical.parameters import Parameter, check_level, chosen, estimates_of, parameters_of
 from bayeslmm.classical.reuse import at_value, hold_coefficient
@@ -78,9 +79,9 @@ class Profile:
 
     def plot(self) -> Picture:
         """Draw zeta against each parameter, with the 50, 80, 90, 95 and 99 % intervals."""
-        from bayeslmm.plots.profile import draw
+        from bayeslmm.plots.profile import draw_profile
 
-        return draw(self)
+        return draw_profile(self)
 
     def __repr__(self) -> str:
         return f"<Profile of {len(self.parameters)} parameters, {len(self.table)} points; {self.note}>"
@@ -161,6 +162,12 @@ def profile_limits(fit: ClassicalFit, level: float, parameters: Sequence[str] | 
 
 
 def _by_ml(fit: ClassicalFit) -> ClassicalFit:
+    if has_noise(fit.model.design):
+        raise FitError(
+            "the profile likelihood is not available for a model with a residual structure (a predictor of sigma, or ar()); "
+            "use confint by 'wald' or 'boot', or anova of two fits"
+        )
+    needs_maximum(fit, "a profile")
     return fit_model(fit.model, reml=False, start=fit.theta) if fit.reml else fit
 
 

@@ -145,7 +145,9 @@ def _factor_rows(problem: Problem, design: Design, f: int, root: Array) -> spars
     index = mine[0][0].index.astype(np.int64)
     rows = (index[:, None] * k + np.arange(k)).ravel()
     columns = np.repeat(np.arange(n), k)
-    return sparse.csr_array((z.ravel(), (rows, columns)), shape=(mine[0][0].n_levels * k, n))
+    Zt = sparse.csr_array((z.ravel(), (rows, columns)), shape=(mine[0][0].n_levels * k, n))
+    C = problem.roots[f]
+    return Zt if C is None else sparse.csr_array(sparse.kron(sparse.csr_array(C.T), sparse.eye_array(k), format="csr") @ Zt)
 
 
 def on_response(ready: Responses, y: Array) -> Problem:

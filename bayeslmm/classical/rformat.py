@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["abbreviate", "coefficient_table", "format_numbers", "named_row", "text_matrix", "zapsmall"]
+__all__ = ["abbreviate", "coefficient_table", "format_numbers", "format_p_values", "named_row", "text_matrix", "zapsmall"]
 
 type Array = np.ndarray
 
@@ -83,8 +83,10 @@ def text_matrix(columns: Sequence[tuple[str, Sequence[str]]], row_names: Sequenc
     return "\n".join(lines)
 
 
-def coefficient_table(names: Sequence[str], estimate: Array, se: Array, statistic: Array, digits: int = 4) -> str:
-    """Return `printCoefmat` of estimates, standard errors and t values, without p values."""
+def coefficient_table(
+    names: Sequence[str], estimate: Array, se: Array, statistic: Array, p_value: Array | None = None, digits: int = 4
+) -> str:
+    """Return `printCoefmat` of estimates, standard errors and t values; with p values of z values, these and R's stars."""
     both = np.concatenate([estimate, se])
     sizes = np.abs(both[np.isfinite(both) & (both != 0.0)])
     least = 1 + math.floor(math.log10(float(sizes.min()))) if sizes.size else 0
@@ -92,9 +94,38 @@ def coefficient_table(names: Sequence[str], estimate: Array, se: Array, statisti
     for position, value in enumerate(both):
         if math.isfinite(value) and (value == 0.0) != (float(cells[position]) == 0.0):
             cells[position] = format_numbers([value], max(1, digits - 1))[0]
-    t = format_numbers(np.round(statistic, max(1, min(5, digits - 1))), digits)
+    ratios = format_numbers(np.round(statistic, max(1, min(5, digits - 1))), digits)
     n = len(names)
-    return text_matrix([("Estimate", cells[:n]), ("Std. Error", cells[n:]), ("t value", t)], names, right=True)
+    columns = [("Estimate", cells[:n]), ("Std. Error", cells[n:])]
+    if p_value is None:
+        return text_matrix([*columns, ("t value", ratios)], names, right=True)
+    table = text_matrix([*columns, ("z value", ratios), ("Pr(>|z|)", format_p_values(p_value))], names, right=True)
+    stars = [next(star for limit, star in _STARS if not value >= limit) for value in p_value]
+    marked = [f"{line} {star:<3}" for line, star in zip(table.split("\n"), ("", *stars), strict=True)]
+    return "\n".join([*marked, "---", _LEGEND]) if any(star.strip() for star in stars) else table
+
+
+_STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"), (0.1, "."), (math.inf, ""))
+_LEGEND = "Signif. codes:  0 '***' 0.001 '**' 0.01 '*' 0.05 '.' 0.1 ' ' 1"
+
+
+def format_p_values(values: Array, digits: int = 3) -> list[str]:
+    """Return p values as R's `format.pval`: those from 1e-4 on and smaller ones formatted apart, tiny ones as `<2e-16`.
+
+    Examples
+    --------
+    >>> format_p_values(np.array([0.0010681, 0.00047412, 1.4734e-09]))
+    ['0.001068', '0.000474', '1.47e-09']
+    """
+    values = np.asarray(values, dtype=float)
+    texts = ["NA"] * len(values)
+    tiny = values < float(np.finfo(float).eps)
+    for mask in (values >= 1e-4, (values < 1e-4) & ~tiny):
+        if np.any(mask):
+            for position, text in zip(np.flatnonzero(mask), format_numbers(values[mask], digits), strict=True):
+                texts[position] = text
+    widest = max((len(text) for text, is_tiny in zip(texts, tiny, strict=True) if not is_tiny), default=0)
+    return ["< 2e-16" if is_tiny and widest > 6 else "<2e-16" if is_tiny else text for text, is_tiny in zip(texts, tiny, strict=True)]
 
 
 def abbreviate(names: Sequence[str], length: int) -> list[str]:

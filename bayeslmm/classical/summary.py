@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import ndtr
 
 from bayeslmm.classical.diagnose import singular_terms
 from bayeslmm.classical.rformat import abbreviate, coefficient_table, format_numbers, named_row, text_matrix, zapsmall
@@ -46,15 +47,36 @@ def summarise(fit: ClassicalFit) -> ClassicalSummary:
 
 def _heading(fit: ClassicalFit) -> str:
     design = fit.model.design
-    by = "REML" if fit.reml else "maximum likelihood "
-    kind = f"Linear mixed model fit by {by}" if design.blocks else "Linear model fit by least squares"
     rows = ", ".join([f"{len(design.kept)} rows", *(f"{count} left out for {reason}" for reason, count in design.lost.items())])
-    lines = [f"{kind} ['{type(fit).__name__}']", f"Formula: {fit.model.formula.text}", f"   Data: {rows}"]
+    sources = [f"{name:>7}: ~ {source.partition('~')[2].strip()}" for name, source in fit.model.formula.sources.items()]
+    lines = [f"{_kind(fit)} ['{type(fit).__name__}']", *_family(fit), f"Formula: {fit.model.formula.text}", *sources, f"   Data: {rows}"]
     if design.has_weights:
         lines.append(f"Weights: {design.encoder.weights or 'given'}")
     if design.encoder.offset or design.encoder.array_offset:
         lines.append(f" Offset: {design.encoder.offset or 'given'}")
     return "\n".join(lines)
+
+
+def _kind(fit: ClassicalFit) -> str:
+    linear, mixed = not fit.generalised, bool(fit.model.design.blocks)
+    if linear:
+        by = ("REML" if fit.reml else "maximum likelihood ") + " with a boundary-avoiding prior" * fit.avoids_boundary
+        return f"Linear mixed model fit by {by}" if mixed else "Linear model fit by least squares"
+    if fit.search is None:
+        return "Generalized linear model fit by maximum likelihood"
+    prior = " with a boundary-avoiding prior" * fit.avoids_boundary
+    return f"Generalized linear mixed model fit by maximum likelihood{prior} ({_approximation(fit.method)})"
+
+
+def _approximation(method: str) -> str:
+    """Return lme4's words for how a likelihood was computed."""
+    method = method[len("MAP (") : -1] if method.startswith("MAP") else method
+    words = {"Laplace": "Laplace Approximation", "PIRLS": "Adaptive Gauss-Hermite Quadrature, nAGQ = 0"}
+    return words.get(method, f"Adaptive Gauss-Hermite Quadrature, nAGQ = {method[4:-1]}")
+
+
+def _family(fit: ClassicalFit) -> list[str]:
+    return [f" Family: {fit.model.family.name}  ( {fit.model.link.name} )"] if fit.generalised else []
 
 
 def _criterion(fit: ClassicalFit) -> str:
@@ -86,6 +108,13 @@ def _random(fit: ClassicalFit) -> str:
     if fit.has_residual:
         groups, names, sds = [*groups, "Residual"], [*names, ""], [*sds, fit.sigma]
         correlations.append([""] * max(most - 1, 0))
+    counts = "; ".join(f"{group}, {levels}" for group, levels in fit.ngroups.items())
+    first, second = f"Number of obs: {fit.nobs}", f"groups:  {counts}"
+    obs = f"{first}, {second}" if counts else first
+    if len(obs) > 80:
+        obs = f"{first}, groups: \n{counts}"
+    if not names:
+        return obs
     columns = [
         ("Groups", groups),
         ("Name", names),
@@ -93,11 +122,6 @@ def _random(fit: ClassicalFit) -> str:
         ("Std.Dev.", format_numbers(sds, 4)),
     ]
     columns += [("Corr" if j == 0 else "", [row[j] for row in correlations]) for j in range(most - 1)]
-    counts = "; ".join(f"{group}, {levels}" for group, levels in fit.ngroups.items())
-    first, second = f"Number of obs: {fit.nobs}", f"groups:  {counts}"
-    obs = f"{first}, {second}" if counts else first
-    if len(obs) > 80:
-        obs = f"{first}, groups: \n{counts}"
     title = "Random effects:\n" if design.blocks else "Residual:\n"
     return title + text_matrix(columns, [""] * len(sds)) + "\n" + obs
 
@@ -120,8 +144,8 @@ def _fixed(fit: ClassicalFit) -> str:
     if not names:
         return ""
     table = fit.coefficients(ddf="none")
-    estimate, se, statistic = (table[column].to_numpy() for column in ("estimate", "se", "statistic"))
-    return "Fixed effects:\n" + coefficient_table(names, estimate, se, statistic)
+    estimate, se, statistic, p_value = (table[column].to_numpy() for column in ("estimate", "se", "statistic", "p_value"))
+    return "Fixed effects:\n" + coefficient_table(names, estimate, se, statistic, p_value if fit.generalised else None)
 
 
 def _further(fit: ClassicalFit) -> str:
@@ -130,7 +154,8 @@ def _further(fit: ClassicalFit) -> str:
     for name, part in fit.further.items():
         if part.names:
             se = part.standard_errors
-            table = coefficient_table(part.names, part.beta, se, part.beta / se)
+            ratio = part.beta / se
+            table = coefficient_table(part.names, part.beta, se, ratio, 2.0 * ndtr(-np.abs(ratio)) if fit.generalised else None)
             sections.append(f"Predictor of {name} ({part.link} link):\n{table}")
     rows = fit.estimates
     constants = rows[(rows["part"] == "aux") & rows["term"].isin(list(fit.further))]

@@ -9,13 +9,33 @@ import numpy as np
 from scipy.linalg import lapack
 
 from bayeslmm.classical import pls
+from bayeslmm.classical.rows import RowMap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 type Array = np.ndarray
 
-__all__ = ["Evaluation", "Factor", "Solution", "System", "Workspace", "assemble", "evaluate", "solve", "workspace"]
+__all__ = [
+    "Evaluation",
+    "Factor",
+    "Solution",
+    "System",
+    "Workspace",
+    "assemble",
+    "blocks_of",
+    "by_factor",
+    "evaluate",
+    "factorise",
+    "inverse_parts",
+    "lambda_times",
+    "outer_blocks",
+    "row_map",
+    "solve",
+    "solve_for",
+    "variances",
+    "workspace",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +291,76 @@ def _level_columns(factor: Factor, first: int) -> Array:
     return first + factor.index.astype(np.int64) * factor.k
 
 
+def row_map(factors: Sequence[Factor], predictor: Sequence[int]) -> tuple[System, RowMap]:
+    """Return the system of random columns alone, its products still zero, and the map that fills them with any row weights.
+
+    `predictor` (C,): whose linear predictor the columns of all factors, in order, belong to. The system has one further column,
+    of zeros, in the place of [X y].
+    """
+    found = _patterns(factors)
+    columns = _columns(found, factors)
+    rows = _rows(found, factors, columns, 1)
+    empty = np.zeros((len(factors[0].index), 1))
+    blank = [Factor(index=factor.index, n_levels=factor.n_levels, z=np.zeros_like(factor.z)) for factor in factors]
+    system = _built(factors, empty, found, columns, rows, np.zeros(rows.store_size), _dense_products(blank, columns, empty))
+    base, pairs = _pair_places(factors, columns, rows, system.M.shape[0])
+    starts = _offsets([factor.k for factor in factors])
+    at = [_level_columns(factor, columns.first[f]) + a for f, factor in enumerate(factors) for a in range(factor.k)]
+    family, offset, dense, first, second = np.array(pairs, dtype=np.int64).reshape(-1, 7)[:, [0, 1, 2, 3, 5]].T.copy()
+    within = np.array(pairs, dtype=np.int64).reshape(-1, 7)[:, [4, 6]].T
+    return system, RowMap(
+        z=np.ascontiguousarray(np.hstack([factor.z for factor in factors]).T),
+        at=np.array(at, dtype=np.int64),
+        predictor=np.array(predictor, dtype=np.int64),
+        base=base,
+        family=family,
+        offset=offset,
+        dense=dense.astype(np.bool_),
+        first=starts[first] + within[0],
+        second=starts[second] + within[1],
+    )
+
+
+def _pair_places(factors: Sequence[Factor], columns: _Columns, rows: _Rows, size: int) -> tuple[Array, list[tuple[int, ...]]]:
+    """Return where each pair of factors' products stand, (pairs of factors, n), and (family, offset, dense, f, c, g, d) of each pair.
+
+    Columns c of factor f and d of g, f first in elimination order: see `_sparse_products` and `_dense_products` for the layout.
+    """
+    base: list[Array] = []
+    pairs: list[tuple[int, ...]] = []
+    for s, f in enumerate(columns.order):
+        k = factors[f].k
+        for g in columns.order[s:]:
+            h = factors[g].k
+            sparse = s < columns.n_sparse
+            base.append(_pair_base(factors, columns, rows, s, g, size))
+            places = [(a, b) for a in range(k) for b in range(h) if f != g or a <= b]
+            stride = (1, k) if sparse and f != g else (k if sparse else size, 1)
+            pairs += [(len(base) - 1, a * stride[0] + b * stride[1], int(not sparse), f, a, g, b) for a, b in places]
+    return np.array(base, dtype=np.int64), pairs
+
+
+def _pair_base(factors: Sequence[Factor], columns: _Columns, rows: _Rows, s: int, g: int, size: int) -> Array:
+    """Return the place (n,) of the first product of the factor that is eliminated as the s-th with factor g."""
+    f = columns.order[s]
+    if s >= columns.n_sparse:
+        mine = _level_columns(factors[f], columns.first[f] - columns.first_tail)
+        return np.asarray(mine * size + _level_columns(factors[g], columns.first[g] - columns.first_tail))
+    level = factors[f].index.astype(np.int64)
+    row = level + rows.first_row[s]
+    if f == g:
+        return np.asarray(rows.d_at[row])
+    place = _place_of(rows, factors, columns, s, g)
+    return np.asarray(rows.v_at[row] + (place - rows.col_at[row]) * factors[f].k)
+
+
+def _place_of(rows: _Rows, factors: Sequence[Factor], columns: _Columns, s: int, g: int) -> Array:
+    """Return each observation's position in `cols` of factor g's first column, among the later columns of the s-th factor's level."""
+    level = factors[columns.order[s]].index.astype(np.int64)
+    key = level * columns.total + _level_columns(factors[g], columns.first[g])
+    return np.asarray(rows.places[s][np.searchsorted(rows.keys[s], key)])
+
+
 def _sparse_products(rows: _Rows, factors: Sequence[Factor], columns: _Columns, XY: Array) -> Array:
     store = np.zeros(rows.store_size)
     p1 = XY.shape[1]
@@ -282,8 +372,7 @@ def _sparse_products(rows: _Rows, factors: Sequence[Factor], columns: _Columns, 
         pls.accumulate_diagonal(store, rows.d_at, row, factor.z)
         pls.accumulate_dense(store, dense_at, row, factor.z, XY)
         for g in columns.order[s + 1 :]:
-            key = level * columns.total + _level_columns(factors[g], columns.first[g])
-            place = rows.places[s][np.searchsorted(rows.keys[s], key)]
+            place = _place_of(rows, factors, columns, s, g)
             pls.accumulate_pairs(store, rows.v_at[row] + (place - rows.col_at[row]) * factor.k, factor.z, factors[g].z)
     return store
 
@@ -334,10 +423,15 @@ def assemble(factors: Sequence[Factor], XY: Array) -> System:
 
     Cost: O(n) per pair of factors, once per fit.
     """
-    n, p1 = XY.shape
     found = _patterns(factors)
     columns = _columns(found, factors)
-    rows = _rows(found, factors, columns, p1)
+    rows = _rows(found, factors, columns, XY.shape[1])
+    store, M = _sparse_products(rows, factors, columns, XY), _dense_products(factors, columns, XY)
+    return _built(factors, XY, found, columns, rows, store, M)
+
+
+def _built(factors: Sequence[Factor], XY: Array, found: _Patterns, columns: _Columns, rows: _Rows, store: Array, M: Array) -> System:
+    n, p1 = XY.shape
     lam_at = _offsets([factor.k**2 for factor in factors])
     inner = rows.first_row[1] if columns.n_sparse else 0
     return System(
@@ -356,8 +450,8 @@ def assemble(factors: Sequence[Factor], XY: Array) -> System:
         blocks=_blocks(factors, columns, lam_at),
         first_inner=inner,
         store_from=int(rows.d_at[inner]) if inner < rows.k.size else rows.store_size,
-        store=_sparse_products(rows, factors, columns, XY),
-        M=_dense_products(factors, columns, XY),
+        store=store,
+        M=M,
     )
 
 
@@ -420,17 +514,73 @@ def _forward(system: System, work: Workspace, lam: Array) -> tuple[float, Array,
     """Eliminate all random columns; return (logdet, Z1 = S^-1 L'M_tx, S^-1 (upper triangle)) of the dense part."""
     work.store[system.store_from :] = system.store[system.store_from :]
     work.M[...] = system.M
-    logdet = pls.eliminate(system.levels, lam, work.store, work.M, work.scratch)
+    logdet, L = factorise(system, work, lam)
     if system.q == 0:
         return logdet, work.B, work.S
-    pls.tail_system(work.M, system.q, system.blocks, lam, work.S, work.B)
-    L, info = lapack.dpotrf(work.S.T, lower=1, clean=0, overwrite_a=1)
-    if info != 0:
+    if np.isnan(logdet):
         return np.nan, np.full_like(work.B, np.nan), work.S
-    logdet += 2.0 * float(np.sum(np.log(np.diagonal(L))))
     Z1, _ = lapack.dpotrs(L, work.B, lower=1)
     C, _ = lapack.dpotri(L, lower=1, overwrite_c=1)
     return logdet, np.ascontiguousarray(Z1), C.T
+
+
+def factorise(system: System, work: Workspace, lam: Array) -> tuple[float, Array]:
+    """Eliminate all random columns of the products in `work`; return log|S| and the dense part's Cholesky factor (q, q; lower).
+
+    The determinant is NaN where S = I + L'Z'WZL is not positive definite, as it can be with negative weights.
+    """
+    logdet = pls.eliminate(system.levels, lam, work.store, work.M, work.scratch)
+    if system.q == 0 or np.isnan(logdet):
+        return logdet, work.S
+    pls.tail_system(work.M, system.q, system.blocks, lam, work.S, work.B)
+    L, info = lapack.dpotrf(work.S.T, lower=1, clean=0, overwrite_a=1)
+    if info != 0:
+        return np.nan, L
+    return logdet + 2.0 * float(np.sum(np.log(np.diagonal(L)))), L
+
+
+def solve_for(system: System, work: Workspace, lam: Array, L: Array, right: Array) -> tuple[Array, Array]:
+    """Return b = Lambda u and u = S^-1 Lambda'r, (n_columns,) each, of a right-hand side r; after `factorise`, which gave `L`."""
+    r = np.append(right, 0.0)
+    b, u = np.zeros_like(r), np.zeros_like(r)
+    pls.reduce_right(system.levels, work.store, work.scratch, r)
+    if system.q:
+        tail = slice(system.levels.first_tail, system.n_columns)
+        u[tail] = lapack.dpotrs(L, _times_lambda(system, lam, r[tail, None], transposed=True), lower=1)[0][:, 0]
+        b[tail] = _times_lambda(system, lam, u[tail, None])[:, 0]
+    pls.solve_back(system.levels, work.store, work.scratch, r, b, u)
+    return b[:-1], u[:-1]
+
+
+def inverse_parts(system: System, work: Workspace, lam: Array, L: Array) -> None:
+    """Fill `work.bar` and `work.Mbar` with C = Lambda S^-1 Lambda' (upper triangles), `work.lambar` with d log|S| / d Lambda."""
+    inverse = lapack.dpotri(L, lower=1)[0].T if system.q else work.S
+    _backward(system, work, lam, np.zeros_like(work.B), inverse, np.zeros_like(work.Fbar), 0)
+
+
+def by_factor(system: System, vector: Array) -> list[Array]:
+    """Return a vector of random columns as (J, k) per factor."""
+    pieces = zip(system.first_col, system.widths, system.n_levels, strict=True)
+    return [vector[at : at + k * levels].reshape(levels, k) for at, k, levels in pieces]
+
+
+def blocks_of(system: System, lam: Array) -> list[Array]:
+    """Return the factors' (k, k) blocks of Lambda."""
+    return [lam[at : at + k * k].reshape(k, k) for at, k in zip(system.lam_at, system.widths, strict=True)]
+
+
+def lambda_times(system: System, lam: Array, u: Array, *, transposed: bool = False) -> Array:
+    """Return Lambda u, or Lambda'u."""
+    b = np.empty_like(u)
+    for own, mine, L in zip(by_factor(system, b), by_factor(system, u), blocks_of(system, lam), strict=True):
+        own[...] = mine @ (L if transposed else L.T)
+    return b
+
+
+def outer_blocks(system: System, left: Array, right: Array) -> Array:
+    """Return sum_j left_j right_j' of each factor's levels, flat as Lambda: the adjoint of Lambda in left'Lambda right."""
+    pairs = zip(by_factor(system, left), by_factor(system, right), strict=True)
+    return np.concatenate([np.zeros(0), *((a.T @ b).ravel() for a, b in pairs)])
 
 
 def _backward(system: System, work: Workspace, lam: Array, Z1: Array, inverse: Array, Fbar: Array, first_inner: int) -> None:
@@ -445,13 +595,14 @@ def _backward(system: System, work: Workspace, lam: Array, Z1: Array, inverse: A
     pls.adjoint(system.levels, work.store, work.scratch, first_inner, Mbar, work.bar, work.lambar)
 
 
-def _times_lambda(system: System, lam: Array, columns: Array) -> Array:
-    """Return L times dense random columns (q, m)."""
+def _times_lambda(system: System, lam: Array, columns: Array, *, transposed: bool = False) -> Array:
+    """Return L (or L') times dense random columns (q, m)."""
     result = np.empty_like(columns)
     for f in system.order[system.n_sparse_factors :]:
         k, at = system.widths[f], system.first_col[f] - system.levels.first_tail
         block = slice(at, at + k * system.n_levels[f])
         L = lam[system.lam_at[f] : system.lam_at[f] + k * k].reshape(k, k)
+        L = L.T if transposed else L
         result[block] = (L @ columns[block].reshape(-1, k, columns.shape[1])).reshape(-1, columns.shape[1])
     return result
 
@@ -484,8 +635,13 @@ def solve(system: System, work: Workspace, lam: Array) -> Solution:
             -z[at : at + k * levels].reshape(levels, k)
             for at, k, levels in zip(system.first_col, system.widths, system.n_levels, strict=True)
         ),
-        variance=tuple(_variance(system, work, f) for f in range(len(system.widths))),
+        variance=variances(system, work),
     )
+
+
+def variances(system: System, work: Workspace) -> tuple[Array, ...]:
+    """Return the levels' blocks (J, k, k) of Lambda S^-1 Lambda' by factor, from the adjoint of log|S| in `work`."""
+    return tuple(_variance(system, work, f) for f in range(len(system.widths)))
 
 
 def _variance(system: System, work: Workspace, f: int) -> Array:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import chdtrc
 
-from bayeslmm.classical.lmm import lmer
+from bayeslmm.classical.lmm import lmer, needs_maximum
+from bayeslmm.classical.noise import has_noise
 from bayeslmm.design import encode
 from bayeslmm.errors import BayesLmmWarning, FitError, suggest
 from bayeslmm.formula.deparse import deparse
@@ -76,7 +77,8 @@ def ranova(fit: ClassicalFit) -> pd.DataFrame:
             p_value = float(chdtrc(df, max(lrt, 0.0))) if df > 0 else float("nan")
             rows.append((reduced.n_parameters, reduced.loglik, reduced.aic, lrt, df, p_value, boundary_p_value(lrt, df)))
             labels.append(label)
-    return pd.DataFrame(rows, columns=list(RANOVA_COLUMNS), index=pd.Index(labels, name="term"), dtype=float)
+    table = pd.DataFrame(rows, columns=list(RANOVA_COLUMNS), index=pd.Index(labels, name="term"), dtype=float)
+    return table.astype({"n_parameters": int})
 
 
 def boundary_p_value(lrt: float, df: int) -> float:
@@ -143,7 +145,7 @@ def variance_test(
     --------
     >>> import bayeslmm as bl
     >>> fit = bl.lmer("Yield ~ 1 + (1 | Batch)", bl.load_dataset("Dyestuff"))
-    >>> bool(variance_test(fit, seed=1)["p_value"].iloc[0] < 0.01)
+    >>> bool(bl.variance_test(fit, seed=1)["p_value"].iloc[0] < 0.01)
     True
     """
     import pandas as pd
@@ -152,6 +154,8 @@ def variance_test(
         raise FitError(f"unknown method {method!r}{suggest(str(method), _METHODS)}")
     if n_sim < 1:
         raise FitError(f"n_sim must be at least 1, not {n_sim}")
+    if method == "exact" and has_noise(fit.model.design):
+        raise FitError("the exact test is not available for a model with a residual structure; use method='mixture'")
     random = _random_terms(fit)
     chosen = _chosen(random, term)
     block = _block_of(fit.model, chosen)
@@ -175,6 +179,7 @@ def variance_test(
 
 def _random_terms(fit: ClassicalFit) -> list[RandomTerm]:
     """Return the random terms in the formula's order, those that stand twice once."""
+    needs_maximum(fit, "a test of variances")
     used = [block.term for block in fit.model.design.blocks]
     random = [term for term in fit.model.formula.mean.random if term in used]
     if not random:
@@ -212,7 +217,9 @@ def _refitted(fit: ClassicalFit, random: Sequence[RandomTerm]) -> ClassicalFit:
         if random:
             formula = replace(model.formula, mean=replace(model.formula.mean, random=tuple(reversed(once.values()))))
             rows = model.frame.loc[model.design.kept]
-            blocks = encode(formula, rows, contrasts=model.design.encoder.contrasts).blocks
+            encoder = model.design.encoder
+            data2 = {term.cov: encoder.relationships[term.cov] for term in random if term.cov}
+            blocks = encode(formula, rows, contrasts=encoder.contrasts, data2=data2).blocks
         return lmer(replace(model, design=replace(model.design, blocks=blocks)), reml=fit.reml)
 
 
@@ -265,14 +272,15 @@ def _null_ratios(model: Model, block: RandomBlock, n_sim: int, rng: np.random.Ge
 
 
 def _eigenvalues(model: Model, block: RandomBlock) -> Array:
-    """Return the positive eigenvalues of Z'PZ (K,), P the projection off X."""
+    """Return the positive eigenvalues of Z'PZ (K,), P the projection off X and Z that of independent effects."""
     design, n_levels = model.design, block.n_levels
     root = np.sqrt(design.weights)
     z = block.values[:, 0] * root
     lengths = np.max(np.abs(design.X), axis=0, initial=0.0)
     Q = np.linalg.qr(design.X * root[:, None] / np.where(lengths > 0.0, lengths, 1.0))[0]
     ZQ = np.stack([np.bincount(block.index, z * column, n_levels) for column in Q.T], axis=1) if design.p else np.zeros((n_levels, 0))
-    values = np.linalg.eigvalsh(np.diag(np.bincount(block.index, z**2, n_levels)) - ZQ @ ZQ.T)
+    products = np.diag(np.bincount(block.index, z**2, n_levels)) - ZQ @ ZQ.T
+    values = np.linalg.eigvalsh(products if block.known is None else block.known.root.T @ products @ block.known.root)
     positive: Array = values[values > 1e-9 * values[-1]]
     return positive
 

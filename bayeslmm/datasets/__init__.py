@@ -114,7 +114,7 @@ def _bundled(entry: Entry) -> pd.DataFrame:
     raw = files("bayeslmm.datasets").joinpath(str(entry.file)).read_bytes()
     if hashlib.sha256(raw).hexdigest() != entry.sha256:
         raise DataError(f"the bundled file of data set '{entry.name}' is damaged (checksum differs); reinstall bayeslmm")
-    return _read(raw, entry)
+    return _read(gzip.decompress(raw) if str(entry.file).endswith(".gz") else raw, entry)
 
 
 def _fetched(entry: Entry) -> pd.DataFrame:

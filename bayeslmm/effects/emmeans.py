@@ -13,6 +13,7 @@ import numpy as np
 
 from bayeslmm.classical import ddf as ddf_methods
 from bayeslmm.classical.lmm import lmer
+from bayeslmm.classical.noise import has_noise
 from bayeslmm.effects.adjust import TestFamily, adjusted, adjustment_named
 from bayeslmm.effects.contrasts import ContrastSet, contrast_set
 from bayeslmm.effects.grid import Grid, Linear, reference_grid
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from bayeslmm.classical.fit import ClassicalFit
     from bayeslmm.fit import Draws, Fit
 
-__all__ = ["DDF", "MAX_ROWS_DDF", "SCALES", "emmeans"]
+__all__ = ["DDF", "DDF_METHODS", "MAX_ROWS_DDF", "SCALES", "Judged", "emmeans"]
 
 type Array = np.ndarray
 
@@ -243,7 +244,7 @@ def _grid_notes(fit: Fit, grid: Grid, question: _Question) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
+class Judged:
     """The covariance of the coefficients (p, p) and the function that gives a contrast's degrees of freedom."""
 
     vcov: Array
@@ -251,33 +252,35 @@ class _Judged:
     name: str
 
 
-def _asymptotic(fit: ClassicalFit) -> _Judged:
-    return _Judged(vcov=fit.vcov().to_numpy(), df=lambda contrast: float("inf"), name="asymptotic")
+def _asymptotic(fit: ClassicalFit) -> Judged:
+    return Judged(vcov=fit.vcov().to_numpy(), df=lambda contrast: float("inf"), name="asymptotic")
 
 
-def _satterthwaite(fit: ClassicalFit) -> _Judged:
+def _satterthwaite(fit: ClassicalFit) -> Judged:
     found = ddf_methods.inference(fit, "satterthwaite")
-    return _Judged(vcov=found.vcov, df=found.df, name="satterthwaite")
+    return Judged(vcov=found.vcov, df=found.df, name="satterthwaite")
 
 
-def _kenward_roger(fit: ClassicalFit) -> _Judged:
+def _kenward_roger(fit: ClassicalFit) -> Judged:
     if not fit.reml and fit.model.design.blocks:
         message = "Kenward and Roger's standard errors and degrees of freedom are of the REML fit; the estimates stay those by ML"
         warnings.warn(BayesLmmWarning("refitted_reml", message), stacklevel=5)
         fit = lmer(fit.model, reml=True)
     found = ddf_methods.inference(fit, "kenward-roger")
-    return _Judged(vcov=found.vcov, df=found.df, name="kenward-roger")
+    return Judged(vcov=found.vcov, df=found.df, name="kenward-roger")
 
 
-_METHODS: Mapping[str, Callable[[ClassicalFit], _Judged]] = MappingProxyType(
+DDF_METHODS: Mapping[str, Callable[[ClassicalFit], Judged]] = MappingProxyType(
     {"kenward-roger": _kenward_roger, "satterthwaite": _satterthwaite, "asymptotic": _asymptotic}
 )
 
 
-def _judged(fit: ClassicalFit, ddf: str | None) -> _Judged:
-    """Return what tests need; by default Kenward and Roger's where it can be had."""
+def _judged(fit: ClassicalFit, ddf: str | None) -> Judged:
+    """Return what tests need; by default Kenward and Roger's where it can be had, Satterthwaite's of a fit with a residual structure."""
     if ddf is not None:
-        return _METHODS[ddf](fit)
+        return DDF_METHODS[ddf](fit)
+    if has_noise(fit.model.design):
+        return _satterthwaite(fit)
     reason = f"{fit.nobs} rows are more than {MAX_ROWS_DDF}"
     if fit.nobs <= MAX_ROWS_DDF:
         try:

@@ -20,10 +20,21 @@ from bayeslmm.formula.values import Factor, Numbers, drop_unused, number_label
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bayeslmm.design import Encoder
+    from bayeslmm.design import Design, Encoder
     from bayeslmm.model import Model
 
-__all__ = ["MAX_ROWS", "Axis", "Grid", "Linear", "reference_grid", "value_label"]
+__all__ = [
+    "MAX_ROWS",
+    "Axis",
+    "Grid",
+    "Linear",
+    "coerced",
+    "fixed_columns",
+    "null_basis",
+    "reference_grid",
+    "value_label",
+    "with_all_columns",
+]
 
 type Array = np.ndarray
 
@@ -176,8 +187,8 @@ def reference_grid(model: Model, at: Mapping[str, Any] | None = None) -> Grid:
     design = model.design
     rows = model.frame.loc[design.kept]
     encoder = replace(design.encoder, weights=None, offset=None, array_offset=False)
-    whole = replace(encoder, kept=MappingProxyType({**encoder.kept, MEAN: tuple(range(design.p + len(design.fixed.dropped)))}))
-    names = _columns(encoder)
+    whole = with_all_columns(encoder, design)
+    names = fixed_columns(encoder)
     chosen = _chosen(at, names)
     axes = tuple(_axis(name, rows, encoder, chosen.get(name)) for name in names)
     sizes = [len(axis.values) for axis in axes]
@@ -189,7 +200,7 @@ def reference_grid(model: Model, at: Mapping[str, Any] | None = None) -> Grid:
     coded = whole.encode_new(pd.DataFrame({**filler, **columns}), random=False)
     full, null = coded.X, np.zeros((coded.X.shape[1], 0))
     if design.fixed.dropped:
-        scale, null = _null_basis(whole.encode_new(rows, random=False).X)
+        scale, null = null_basis(whole.encode_new(rows, random=False).X)
         full = coded.X / scale
     return Grid(
         axes=axes,
@@ -200,6 +211,11 @@ def reference_grid(model: Model, at: Mapping[str, Any] | None = None) -> Grid:
     )
 
 
+def with_all_columns(encoder: Encoder, design: Design) -> Encoder:
+    """Return the encoder that keeps the rank-deficient columns of the fixed part too, (n, P)."""
+    return replace(encoder, kept=MappingProxyType({**encoder.kept, MEAN: tuple(range(design.p + len(design.fixed.dropped)))}))
+
+
 def value_label(value: Any) -> str:
     """Return a value of the grid as R writes it."""
     if isinstance(value, bool | np.bool_):
@@ -207,13 +223,14 @@ def value_label(value: Any) -> str:
     return value if isinstance(value, str) else number_label(float(value))
 
 
-def _columns(encoder: Encoder) -> tuple[str, ...]:
+def fixed_columns(encoder: Encoder) -> tuple[str, ...]:
+    """Return the columns of the data that the fixed part of the mean and its offsets read."""
     mean = encoder.formula.mean
     nodes = [*(variable for term in mean.terms for variable in term.variables), *mean.offsets]
     return tuple(dict.fromkeys(name for node in nodes for name in columns_in(node)))
 
 
-def _coerced(encoder: Encoder, name: str) -> bool:
+def coerced(encoder: Encoder, name: str) -> bool:
     """Whether a column of numbers is turned into a factor by the formula, as by `factor(x)`; `x > 3` counts as a number."""
     labels = [deparse(v) for term in encoder.formula.mean.terms for v in term.variables if name in columns_in(v)]
     return any(label in encoder.factors and set(encoder.factors[label].levels) != {"FALSE", "TRUE"} for label in labels)
@@ -230,7 +247,7 @@ def _axis(name: str, rows: pd.DataFrame, encoder: Encoder, given: Any) -> Axis:
         return Axis(name=name, values=found, factor=False)
     if given is not None:
         return Axis(name=name, values=_numbers(name, given), factor=False)
-    whole = len(distinct) <= _KEPT_VALUES or _coerced(encoder, name)
+    whole = len(distinct) <= _KEPT_VALUES or coerced(encoder, name)
     return Axis(name=name, values=tuple(distinct.tolist()) if whole else (_mean(value),), factor=False)
 
 
@@ -295,7 +312,7 @@ def _mean_argument_offset(model: Model, encoder: Encoder, rows: pd.DataFrame) ->
     return float(np.mean(model.design.offset - encoder.encode_new(rows, random=False).offset))
 
 
-def _null_basis(X: Array) -> tuple[Array, Array]:
+def null_basis(X: Array) -> tuple[Array, Array]:
     """Return the lengths of X's columns (P,), and an orthonormal basis (P, r) of what X in these units takes to zero."""
     norms = np.linalg.norm(X, axis=0)
     scale = np.where(norms > 0.0, norms, 1.0)

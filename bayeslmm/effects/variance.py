@@ -135,7 +135,7 @@ def _components(fit: Fit) -> _Components:
     covariance = centred.T @ centred / max(len(X) - 1, 1)
     by_group: dict[str, Array] = {}
     for block, sigma in zip(model.design.blocks, draws.covariance, strict=True):
-        mean_square = block.values.T @ block.values / len(X)
+        mean_square = (block.values * block.row_variance[:, None]).T @ block.values / len(X)
         by_group[block.group] = by_group.get(block.group, 0.0) + np.einsum("kl,skl->s", mean_square, sigma)
     fixed = np.einsum("sp,pq,sq->s", draws.b, covariance, draws.b)
     key = (model.family.name, model.link.name)
@@ -158,14 +158,19 @@ def _expected_variance(model: Model, draws: Draws) -> Array:
     return _over_rows(model, draws)[2]
 
 
-def _log_counts(model: Model, draws: Draws) -> Array:
-    """log(1 + 1 / lambda) (S,), lambda the mean count with the random effects integrated out: Nakagawa's lognormal approximation."""
+def _on_log(model: Model, draws: Draws) -> Array:
+    """log(1 + variance / lambda^2) (S,), lambda the mean with the random effects integrated out: Nakagawa's lognormal approximation.
+
+    The variance is the family's at lambda: lambda for Poisson counts, so that it is log(1 + 1 / lambda).
+    """
     design = model.design
     spread = sum(
-        np.einsum("nk,skl,nl->sn", block.values, sigma, block.values) for block, sigma in zip(design.blocks, draws.covariance, strict=True)
+        np.einsum("nk,skl,nl->sn", block.values, sigma, block.values) * block.row_variance
+        for block, sigma in zip(design.blocks, draws.covariance, strict=True)
     )
     mean = np.exp(draws.b @ design.X.T + design.offset + 0.5 * spread).mean(axis=1)
-    return np.asarray(np.log1p(1.0 / mean))
+    aux = {name: values.reshape(draws.n_draws, -1).mean(axis=1) for name, values in draws.aux.items()}
+    return np.asarray(np.log1p(model.family.variance(mean, aux, None) / mean**2))
 
 
 _RESIDUAL: Mapping[tuple[str, str], Callable[[Model, Draws], Array]] = MappingProxyType(
@@ -173,7 +178,8 @@ _RESIDUAL: Mapping[tuple[str, str], Callable[[Model, Draws], Array]] = MappingPr
         **{(family, "logit"): _constant(np.pi**2 / 3.0) for family in ("binomial", "bernoulli")},
         **{(family, "probit"): _constant(1.0) for family in ("binomial", "bernoulli")},
         **{(family, "cloglog"): _constant(np.pi**2 / 6.0) for family in ("binomial", "bernoulli")},
-        ("poisson", "log"): _log_counts,
+        **{(family, "log"): _on_log for family in ("poisson", "negative_binomial", "negative_binomial1", "gamma")},
+        ("lognormal", "identity"): lambda model, draws: np.square(draws.aux["sigma"]).reshape(draws.n_draws, -1).mean(axis=1),
     }
 )
 """(family, link) -> residual variance on the scale of the link (S,); Nakagawa et al. (2017), table 2 and section 2."""
@@ -200,16 +206,21 @@ def _over_rows(model: Model, draws: Draws) -> tuple[Array, Array, Array]:
         here = slice(start, start + step)
         some = draws.take(np.arange(S)[here])
         eta = some.b @ design.X.T + design.offset
-        without[here] = _variance(model.link.inverse(eta))
+        aux = {name: values if values.ndim == 2 else values[:, None] for name, values in some.aux.items()}
+        without[here] = _variance(_expected_response(model, model.link.inverse(eta), aux))
         for block, effects in zip(design.blocks, some.effects, strict=True):
             for k in range(block.n_effects):
                 eta = eta + effects[:, block.index, k] * block.values[:, k]
         mu = model.link.inverse(eta)
-        with_effects[here] = _variance(mu)
-        aux = {name: values if values.ndim == 2 else values[:, None] for name, values in some.aux.items()}
-        variance = np.broadcast_to(model.family.variance(mu, aux, None), mu.shape)
-        expected[here] = (variance if design.trials is None else variance / np.maximum(design.trials, 1.0)).mean(axis=1)
+        with_effects[here] = _variance(_expected_response(model, mu, aux))
+        variance = np.broadcast_to(model.family.variance(mu, aux, design.trials), mu.shape)
+        expected[here] = (variance if design.trials is None else variance / np.maximum(design.trials, 1.0) ** 2).mean(axis=1)
     return without, with_effects, expected
+
+
+def _expected_response(model: Model, mu: Array, aux: Mapping[str, Array]) -> Array:
+    response_mean = model.family.response_mean
+    return mu if response_mean is None else response_mean(mu, aux)
 
 
 def _variance(values: Array) -> Array:

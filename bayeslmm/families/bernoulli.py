@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import xlog1py, xlogy
 
-from bayeslmm.families.base import Family, register_likelihood
+from bayeslmm.families._binomial import LINKS_OF_PROBABILITIES, LOGIT, start
+from bayeslmm.families.base import Family, Quantity, none_or_all, register_likelihood
+from bayeslmm.families.jets import times
 
 __all__ = ["BERNOULLI"]
 
@@ -19,12 +20,16 @@ def _check(y: Array, trials: Array | None) -> Array:
     return np.asarray(~((y == 0) | (y == 1)))
 
 
-def _loglik(y: Array, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
-    return np.asarray(xlogy(y, mu) + xlog1py(1.0 - y, -mu))
+def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
+    return times(y, mean.log) + times(1.0 - y, mean.log_complement)
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
     return np.asarray(mu * (1.0 - mu))
+
+
+def _information(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
+    return np.asarray(1.0 / (mu * (1.0 - mu)))
 
 
 def _simulate(rng: np.random.Generator, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -40,15 +45,21 @@ def _pymc(name: str, mu: Any, aux: Mapping[str, Any], trials: Array | None, obse
 BERNOULLI = Family(
     name="bernoulli",
     link="logit",
-    links=("logit", "probit", "cloglog", "cauchit", "log", "identity"),
+    links=LINKS_OF_PROBABILITIES,
     response="0 or 1, or a factor with two levels",
     check=_check,
-    loglik=_loglik,
+    log_density=_log_density,
     variance=_variance,
     simulate=_simulate,
+    start=start,
+    information=_information,
+    closed=LOGIT,
     pymc=_pymc,
     discrete=True,
     latex=r"\mathrm{Bernoulli}(p_i)",
     latex_mean="p_i",
     takes_levels=True,
+    extremes=none_or_all,
+    r_lme4="binomial",
+    r_brms="bernoulli",
 )

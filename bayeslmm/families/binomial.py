@@ -6,29 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln, xlog1py, xlogy
 
-from bayeslmm.families.base import Family, register_likelihood
+from bayeslmm.families._binomial import LINKS_OF_PROBABILITIES, LOGIT, check, log_choose, start
+from bayeslmm.families.base import Family, Quantity, none_or_all, register_likelihood
+from bayeslmm.families.jets import times
 
 __all__ = ["BINOMIAL"]
 
 type Array = np.ndarray
 
 
-def _check(y: Array, trials: Array | None) -> Array:
+def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
     n = 1.0 if trials is None else trials
-    with np.errstate(invalid="ignore"):
-        return np.asarray(~((y >= 0) & (y <= n) & (y == np.round(y)) & np.isfinite(n) & (n == np.round(n))))
-
-
-def _loglik(y: Array, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
-    n = 1.0 if trials is None else trials
-    constant = gammaln(n + 1.0) - gammaln(y + 1.0) - gammaln(n - y + 1.0)
-    return np.asarray(constant + xlogy(y, mu) + xlog1py(n - y, -mu))
+    return times(y, mean.log) + times(n - y, mean.log_complement) + log_choose(y, trials)
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
     return np.asarray((1.0 if trials is None else trials) * mu * (1.0 - mu))
+
+
+def _information(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
+    return np.asarray((1.0 if trials is None else trials) / (mu * (1.0 - mu)))
 
 
 def _simulate(rng: np.random.Generator, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -46,16 +44,22 @@ def _pymc(name: str, mu: Any, aux: Mapping[str, Any], trials: Array | None, obse
 BINOMIAL = Family(
     name="binomial",
     link="logit",
-    links=("logit", "probit", "cloglog", "cauchit", "log", "identity"),
+    links=LINKS_OF_PROBABILITIES,
     response="successes 0, 1, ..., trials (`cbind(successes, failures)`, `k | trials(n)`, or 0/1)",
-    check=_check,
-    loglik=_loglik,
+    check=check,
+    log_density=_log_density,
     variance=_variance,
     simulate=_simulate,
+    start=start,
+    information=_information,
+    closed=LOGIT,
     pymc=_pymc,
     discrete=True,
     needs_trials=True,
     latex=r"\mathrm{Binomial}(n_i,\ p_i)",
     latex_mean="p_i",
     takes_levels=True,
+    extremes=none_or_all,
+    r_lme4="binomial",
+    r_brms="binomial",
 )

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln, xlogy
+from scipy.special import gammaln
 
-from bayeslmm.families.base import Family, register_likelihood
+from bayeslmm.families._counts import LOG_LINKS, check, start
+from bayeslmm.families.base import Family, Quantity, no_count, register_likelihood
+from bayeslmm.families.jets import Taylor, times
 
-__all__ = ["POISSON"]
+__all__ = ["POISSON", "log_density"]
 
 type Array = np.ndarray
 
 
-def _check(y: Array, trials: Array | None) -> Array:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(~(np.isfinite(y) & (y >= 0) & (y == np.round(y))))
+def log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
+    """Return the Poisson log density of counts (n,), jet or array."""
+    return times(y, mean.log) - mean.value - gammaln(y + 1.0)
 
 
-def _loglik(y: Array, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
-    return np.asarray(xlogy(y, mu) - mu - gammaln(y + 1.0))
+def _on_log(y: Array, etas: Array, trials: Array | None, order: int) -> Taylor:
+    """The log density and its derivatives with mu = exp(eta)."""
+    mu = np.exp(etas[0])
+    value = y * etas[0] - mu - gammaln(y + 1.0)
+    d1 = y - mu if order > 0 else np.empty(0)
+    d2, d3 = (-mu if order > m else np.empty(0) for m in (1, 2))
+    return Taylor(value=value, d1=d1[None], d2=d2[None, None], d3=d3[None, None, None])
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
     return np.asarray(mu, dtype=float)
+
+
+def _information(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
+    return np.asarray(1.0 / mu)
 
 
 def _simulate(rng: np.random.Generator, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -41,13 +53,19 @@ def _pymc(name: str, mu: Any, aux: Mapping[str, Any], trials: Array | None, obse
 POISSON = Family(
     name="poisson",
     link="log",
-    links=("log", "identity", "sqrt", "softplus"),
+    links=LOG_LINKS,
     response="counts 0, 1, 2, ...",
-    check=_check,
-    loglik=_loglik,
+    check=check,
+    log_density=log_density,
     variance=_variance,
     simulate=_simulate,
+    start=start,
+    information=_information,
+    closed=MappingProxyType({("log",): _on_log}),
     pymc=_pymc,
     discrete=True,
     latex=r"\mathrm{Poisson}(\mu_i)",
+    extremes=no_count,
+    r_lme4="poisson",
+    r_brms="poisson",
 )

@@ -6,29 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln
 
-from bayeslmm.families.base import Family, Parameter, register_likelihood
+from bayeslmm.families._real import check, spread, start
+from bayeslmm.families.base import Family, Parameter, Quantity, register_likelihood
+from bayeslmm.families.jets import log1p, rising_excess
 
 __all__ = ["STUDENT"]
 
 type Array = np.ndarray
 
 
-def _check(y: Array, trials: Array | None) -> Array:
-    return np.asarray(~np.isfinite(y))
-
-
-def _loglik(y: Array, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
+def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
     sigma, nu = aux["sigma"], aux["nu"]
-    constant = gammaln((nu + 1.0) / 2.0) - gammaln(nu / 2.0) - 0.5 * np.log(np.pi * nu) - np.log(sigma)
-    return np.asarray(constant - 0.5 * (nu + 1.0) * np.log1p(((y - mu) / sigma) ** 2 / nu))
+    z2 = ((y - mean.value) / sigma.value) ** 2
+    constant = rising_excess(nu.log - np.log(2.0), 0.5) - 0.5 * np.log(2.0 * np.pi) - sigma.log
+    return constant - 0.5 * (nu.value + 1.0) * log1p(z2 / nu.value)
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
     nu = np.asarray(aux["nu"], dtype=float)
     ratio = np.divide(nu, nu - 2.0, out=np.full(nu.shape, np.inf), where=nu > 2.0)
     return np.array(np.broadcast_to(np.square(aux["sigma"]) * ratio, np.shape(mu)), dtype=float)
+
+
+def _information(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
+    nu = aux["nu"]
+    return np.array(np.broadcast_to((nu + 1.0) / ((nu + 3.0) * np.square(aux["sigma"])), np.shape(mu)), dtype=float)
+
+
+def _start_parameters(y: Array, trials: Array | None) -> dict[str, float]:
+    return {**spread(y, trials), "nu": 10.0}
 
 
 def _simulate(rng: np.random.Generator, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -45,13 +52,17 @@ STUDENT = Family(
     name="student",
     link="identity",
     links=("identity", "log", "inverse", "sqrt", "softplus"),
-    parameters=(Parameter(name="sigma"), Parameter(name="nu", lower=1.0)),
+    parameters=(Parameter(name="sigma"), Parameter(name="nu", lower=1.0, prior="gamma(2, 0.1)")),
     response="any real number",
-    check=_check,
-    loglik=_loglik,
+    check=check,
+    log_density=_log_density,
     variance=_variance,
     simulate=_simulate,
+    start=start,
+    start_parameters=_start_parameters,
+    information=_information,
     pymc=_pymc,
     scale="sigma",
     latex=r"t_\nu(\mu_i,\ \sigma)",
+    r_brms="student",
 )

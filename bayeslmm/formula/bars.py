@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from bayeslmm.formula.deparse import deparse
+from bayeslmm.formula.deparse import deparse, quote_name
 from bayeslmm.formula.nodes import Binary, Call, Literal, Name, Node, Paren, RandomTerm, Term, Unary
-from bayeslmm.formula.parser import STRUCTURE_TAGS
+from bayeslmm.formula.parser import GROUP_TAG, STRUCTURE_TAGS
 from bayeslmm.formula.terms import Expansion, Signed, check_value, expand_terms, sum_items, term_text
 from bayeslmm.formula.tokens import fail
 
@@ -32,10 +32,15 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
-    """A grouping factor: its variables in order, and its label."""
+    """A grouping factor: its variables in order, its label, and the matrix of the covariance among its levels, if it names one."""
 
     variables: tuple[Node, ...]
     label: str
+    cov: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{GROUP_TAG}({self.label}, cov = {quote_name(self.cov)})" if self.cov else self.label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +207,8 @@ def _random_term(effects: _Effects, group: _Group, structure: str, bar: Bar) -> 
         group_label=group.label,
         structure=structure,
         options=bar.options,
-        text=f"{tag}({effects.text} | {group.label}{options})",
+        cov=group.cov,
+        text=f"{tag}({effects.text} | {group.text}{options})",
         start=bar.start,
         end=bar.end,
     )
@@ -211,6 +217,8 @@ def _random_term(effects: _Effects, group: _Group, structure: str, bar: Bar) -> 
 def _groups(node: Node, text: str, *, outer_first: bool) -> list[_Group]:
     """Return the grouping factors right of a bar: one, or one for each level of nesting or crossing."""
     node = _bare(node)
+    if isinstance(node, Call) and node.function == GROUP_TAG:
+        return _tagged(node, text, outer_first=outer_first)
     if isinstance(node, Binary) and node.operator == "*":
         expansion = expand_terms([("+", node)], text)
         return [_factor([part for variable in term.variables for part in _parts(variable, text)]) for term in expansion.terms]
@@ -218,6 +226,33 @@ def _groups(node: Node, text: str, *, outer_first: bool) -> list[_Group]:
     if outer_first:
         return list(accumulate(levels, lambda outer, inner: _factor([*outer.variables, *inner.variables])))
     return list(accumulate(levels, _within))[::-1]
+
+
+def _tagged(call: Call, text: str, *, outer_first: bool) -> list[_Group]:
+    """Return the grouping factors of brms's `gr(g)`, which is `g`, or the one of `gr(g, cov = A)`."""
+    inner = [_bare(node) for node in call.args]
+    if len(inner) != 1 or (isinstance(inner[0], Call) and inner[0].function == GROUP_TAG):
+        raise fail("gr() takes one grouping factor, as in (1 | gr(g, cov = A))", text, call.start, call.end)
+    for name, value in call.keywords:
+        if name != "cov":
+            message = f"gr() has no argument {name} here: it takes cov = A, a matrix of data2; {_INSTEAD.get(name, 'leave it out')}"
+            raise fail(message, text, value.start, value.end)
+        if not isinstance(value, Name):
+            raise fail("cov is the name of a matrix in data2: gr(g, cov = A) with data2={'A': A}", text, value.start, value.end)
+    groups = _groups(inner[0], text, outer_first=outer_first)
+    cov = "".join(value.name for _, value in call.keywords if isinstance(value, Name))
+    if cov and len(groups) != 1:
+        raise fail("a known covariance is of the levels of one factor: gr(g, cov = A)", text, inner[0].start, inner[0].end)
+    return [replace(group, cov=cov) for group in groups]
+
+
+_INSTEAD = {
+    "by": "a covariance by subgroup is not available: write a term for each, as (0 + dummy | g)",
+    "dist": "random effects are normal",
+    "id": "terms cannot share correlations across formulas",
+    "cor": "write (x || g) for uncorrelated effects",
+}
+"""What to do in place of brms's other arguments of `gr()`."""
 
 
 def _bare(node: Node) -> Node:

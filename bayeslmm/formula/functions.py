@@ -15,7 +15,7 @@ from bayeslmm.formula.contrasts import contrast_spec
 from bayeslmm.formula.nodes import Name
 from bayeslmm.formula.values import MISSING, Factor, Numbers, Value, as_factor, drop_unused, labels_of, number_label, recode
 
-__all__ = ["FUNCTIONS", "Function", "register_transform"]
+__all__ = ["FUNCTIONS", "Function", "is_users", "register_transform"]
 
 type Array = np.ndarray
 
@@ -31,7 +31,7 @@ class Function:
     kind
         `"column"` (numbers in, numbers out), `"matrix"` (several columns: `poly`, `bs`, `ns`), `"factor"` (values of any
         kind in: `factor`, `C`, `ifelse`), `"literal"` (constants only: `c`), `"special"` (`offset`, `cbind`, `trials`,
-        `weights`: meaning given by the place, see `design`).
+        `weights`, `ar`: meaning given by the place, see `design`).
     min_args, max_args
         Number of positional arguments.
     keywords
@@ -90,6 +90,11 @@ def register_transform(name: str, fn: Callable[..., Any]) -> None:
     if name in FUNCTIONS and FUNCTIONS[name].fit is not _NO_STATE:
         raise FormulaError(f"'{name}' is a function that formulas have already; choose another name")
     FUNCTIONS[name] = Function(name=name, max_args=8, variadic=True, fit=_NO_STATE, apply=_checked(name, fn))
+
+
+def is_users(name: str) -> bool:
+    """Whether a function is one that `register_transform` was given."""
+    return name in FUNCTIONS and FUNCTIONS[name].fit is _NO_STATE
 
 
 def _NO_STATE(values: Array, *args: Any) -> Mapping[str, Any]:
@@ -425,6 +430,7 @@ def _table() -> list[Function]:
         Function(name="I", kind="factor", apply=_identity),
         Function(name="c", kind="literal", max_args=1000),
         Function(name="offset", kind="special"),
+        Function(name="ar", kind="special", min_args=0, max_args=4, keywords=("time", "gr", "p", "cov")),
         Function(name="cbind", kind="special", min_args=2, max_args=2),
         Function(name="trials", kind="special"),
         Function(name="weights", kind="special"),

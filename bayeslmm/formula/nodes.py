@@ -17,6 +17,7 @@ __all__ = [
     "Predictor",
     "RandomTerm",
     "Response",
+    "SeriesTerm",
     "Term",
     "Unary",
     "names_in",
@@ -100,6 +101,7 @@ class RandomTerm:
     `effects`: the terms left of the bar, in R's order, without the intercept; `intercept` says whether it has one.
     `group`: the variables right of the bar in lme4's order (`(1 | a/b)` gives `(b, a)`), `group_label` `"b:a"`.
     `structure`: a name of `covariance.STRUCTURES` (`us`, `diag`, `cs`, `ar1`); `options` its literal keywords.
+    `cov`: the matrix of `data2` that is the covariance among the levels, as in brms's `gr(g, cov = A)`; empty for none.
     """
 
     effects: tuple[Term, ...]
@@ -108,19 +110,49 @@ class RandomTerm:
     group_label: str
     structure: str = "us"
     options: tuple[tuple[str, object], ...] = ()
+    cov: str = ""
     text: str = ""
     start: int = field(default=0, compare=False)
     end: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesTerm:
+    """A correlation of residuals within series, `ar(time = Days, gr = Subject)`.
+
+    `name`: of `residual.RESIDUALS`; `time`: the node of the times, None for the rows' order; `group`: the variables that make a
+    series, none where all rows are one.
+    """
+
+    name: str
+    time: Node | None
+    group: tuple[Node, ...]
+    text: str = ""
+    start: int = field(default=0, compare=False)
+    end: int = field(default=0, compare=False)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that have values on data."""
+        return (*self.group, *(() if self.time is None else (self.time,)))
+
+    @property
+    def label_of_time(self) -> str:
+        """The time as it is written, or what stands for it."""
+        from bayeslmm.formula.deparse import deparse
+
+        return "the order of the rows" if self.time is None else deparse(self.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
-    """One linear predictor: fixed terms in R's order, whether it has an intercept, offsets, random terms."""
+    """One linear predictor: fixed terms in R's order, whether it has an intercept, offsets, random terms, a residual term."""
 
     terms: tuple[Term, ...] = ()
     intercept: bool = True
     offsets: tuple[Node, ...] = ()
     random: tuple[RandomTerm, ...] = ()
+    series: SeriesTerm | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

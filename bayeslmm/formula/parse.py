@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 
 from bayeslmm.errors import FormulaError, suggest
@@ -10,6 +11,7 @@ from bayeslmm.formula.bars import children, expand_bar, split_bars
 from bayeslmm.formula.deparse import deparse, quote_name
 from bayeslmm.formula.nodes import Binary, Call, Formula, Literal, Name, Node, Paren, Predictor, Response, Unary, names_in
 from bayeslmm.formula.parser import parse_expression
+from bayeslmm.formula.series import split_series
 from bayeslmm.formula.terms import check_value, expand_terms, sum_items, term_text
 from bayeslmm.formula.tokens import Kind, fail, tokenize
 
@@ -45,7 +47,16 @@ def parse(text: str, *, parameters: Mapping[str, str] | None = None, dialect: st
     >>> [term.label for term in parsed.mean.terms], parsed.mean.random[0].group_label
     (['Days'], 'Subject')
     """
-    return _build(text, dict(parameters or {}), dialect, None)
+    further = tuple((parameters or {}).items())
+    if all(isinstance(part, str) for part in (text, dialect, *(part for pair in further for part in pair))):
+        return _parsed(text, further, dialect)
+    return _build(text, dict(further), dialect, None)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, parameters: tuple[tuple[str, str], ...], dialect: str) -> Formula:
+    """Read a text once: a `Formula` never changes, and refits, bootstraps and loops over responses come with the same one."""
+    return _build(text, dict(parameters), dialect, None)
 
 
 def formula(text: str, /, **parameters: str) -> Formula:
@@ -125,7 +136,8 @@ def expanded(formula: Formula) -> tuple[str, ...]:
 
 
 def _right(predictor: Predictor) -> str:
-    return " + ".join([fixed_only(predictor), *(term.text for term in predictor.random)])
+    series = [] if predictor.series is None else [predictor.series.text]
+    return " + ".join([fixed_only(predictor), *(term.text for term in predictor.random), *series])
 
 
 def _build(text: str, sources: Mapping[str, str], dialect: str, dot: tuple[str, ...] | None) -> Formula:
@@ -177,10 +189,11 @@ def _parameter(name: str, source: str, dialect: str, dot: tuple[str, ...] | None
 
 def _predictor(right: Node, text: str, dialect: str, response: Node | None, dot: tuple[str, ...] | None) -> Predictor:
     fixed, bars = split_bars(right, text)
+    fixed, series = split_series(fixed, text)
     columns = _dot_order(right, dot) if dot is not None and bars else dot
     expansion = expand_terms(fixed, text, response=response, dot=columns)
     random = tuple(term for bar in bars for term in expand_bar(bar, text, dialect))
-    return Predictor(terms=expansion.terms, intercept=expansion.intercept, offsets=expansion.offsets, random=random)
+    return Predictor(terms=expansion.terms, intercept=expansion.intercept, offsets=expansion.offsets, random=random, series=series)
 
 
 def _dot_order(right: Node, columns: Sequence[str]) -> list[str]:

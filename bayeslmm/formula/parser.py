@@ -14,7 +14,7 @@ from bayeslmm.formula.tokens import Kind, Token, fail, tokenize
 if TYPE_CHECKING:
     from bayeslmm.formula.functions import Function
 
-__all__ = ["MAX_DEPTH", "STRUCTURE_TAGS", "deparse", "parse_expression"]
+__all__ = ["GROUP_TAG", "MAX_DEPTH", "STRUCTURE_TAGS", "deparse", "parse_expression"]
 
 MAX_DEPTH = 100
 """Deepest nesting of parentheses, calls and operators; sums of terms may be as long as they like."""
@@ -22,8 +22,10 @@ MAX_DEPTH = 100
 STRUCTURE_TAGS = ("us", "diag", "cs", "ar1")
 """Calls around a bar that name its covariance structure: `cs(x | g)`."""
 
+GROUP_TAG = "gr"
+"""brms's call around a grouping factor: `(x | gr(g, cov = A))`."""
+
 _UNAVAILABLE = {
-    "gr": "gr() is not available: write the group alone, `(x | g)`",
     "mm": "mm() is not available: multi-membership terms cannot be fitted",
     "s": "s() is not available: use bs(), ns() or poly() for a curve",
     "t2": "t2() is not available: use products of bs(), ns() or poly()",
@@ -225,7 +227,7 @@ def _functions() -> Mapping[str, Function]:
 
 def _check_function(name: str, text: str, token: Token) -> None:
     known = _functions()
-    if name in known or name in STRUCTURE_TAGS:
+    if name in known or name in STRUCTURE_TAGS or name == GROUP_TAG:
         return
     message = _UNAVAILABLE.get(name) or f"unknown function {quote_name(name)}(){suggest(name, [*known, *STRUCTURE_TAGS])}"
     raise fail(message, text, token.start, token.end)

@@ -21,6 +21,8 @@ type Signed = tuple[str, Node]
 """A summand with its sign, `+` or `-`."""
 
 _PLACES = {
+    "ar": "ar() stands only on the right side, as a term of its own: + ar(time, gr)",
+    "gr": "gr() stands only right of a bar: (x | gr(g, cov = A))",
     "cbind": "cbind() stands only on the left side, as the whole response",
     "offset": "offset() stands only on the right side, as a term of its own",
     "trials": "trials() stands only after the bar of a response: k | trials(n) ~ ...",

@@ -21,6 +21,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "ranef": "random effects of every level with their intervals (caterpillar)",
         "residuals": "residuals against fitted values, and their normal quantiles",
         "estimates": "estimates of all fits side by side on a standardised scale (forest)",
+        "profile": "profile likelihood of every parameter: the straighter its line, the closer to a normal one",
         "trace": "density and trace of every parameter's draws, chain by chain",
         "rank": "rank ECDF of every parameter's draws, chain by chain (ArviZ)",
         "ppc": "the response beside responses simulated from the fit",
@@ -37,9 +38,9 @@ def plot(obj: Any, kind: str, **options: Any) -> Picture:
     obj
         A fit, or a `Comparison`.
     kind
-        One of `KINDS`: `fitted ranef residuals estimates trace rank ppc`.
+        One of `KINDS`: `fitted ranef residuals estimates profile trace rank ppc`.
     **options
-        Options of that kind, as its `draw` function states them: `group`, `x`, `limit`, `prob`, `seed`.
+        Options of that kind, as its `draw` function states them: `group`, `x`, `limit`, `prob`, `seed`, `parameters`.
 
     Returns
     -------

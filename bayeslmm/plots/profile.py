@@ -8,22 +8,49 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import norm
 
-from bayeslmm.plots.common import grid_shape
+from bayeslmm.classical.fit import ClassicalFit
+from bayeslmm.errors import FitError
+from bayeslmm.plots.common import Source, grid_shape
 from bayeslmm.plots.picture import COLOURS, MUTED, Picture, style
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from matplotlib.axes import Axes
 
     from bayeslmm.classical.profile import Profile
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_profile"]
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 WIDEST = 4
 
 
-def draw(profile: Profile) -> Picture:
+def draw(source: Source, *, parameters: Sequence[str] | str | None = None) -> Picture:
+    """Profile the likelihood of a fit and draw it.
+
+    Parameters
+    ----------
+    source
+        Fits, of which one is by maximum likelihood or REML; the first such is profiled.
+    parameters
+        Names of parameters, as `bayeslmm.profile` takes them; None for all.
+
+    Raises
+    ------
+    FitError
+        There is no such fit, or no such parameter.
+    """
+    from bayeslmm.classical.profile import profile
+
+    fit = next((one for one in source.fits if isinstance(one, ClassicalFit)), None)
+    if fit is None:
+        raise FitError(f"figure 'profile' shows a likelihood, and {' and '.join(source.labels)} has none; fit with `lmer` or `fit`")
+    return draw_profile(profile(fit, parameters))
+
+
+def draw_profile(profile: Profile) -> Picture:
     """Draw a panel for each parameter: the signed root of the rise of the deviance, and the limits where it crosses a quantile.
 
     Parameters

@@ -55,7 +55,8 @@ def draw(source: Source, *, residual: str = "pearson", prob: float = 0.95) -> Pi
 
 def _table(fit: Fit, residual: str) -> pd.DataFrame:
     values = fit.residuals(residual)
-    scale = fit.sigma if residual == "pearson" and np.isfinite(fit.sigma) and fit.sigma > 0 else 1.0
+    one_scale = residual == "pearson" and "sigma" not in fit.model.design.parameters
+    scale = fit.sigma if one_scale and np.isfinite(fit.sigma) and fit.sigma > 0 else 1.0
     return (
         pd.DataFrame({"fitted": fit.fitted().to_numpy(dtype=float), "residual": values.to_numpy(dtype=float) / scale})
         .dropna()

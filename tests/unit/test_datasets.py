@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from bayeslmm import datasets
 from bayeslmm.datasets import canonical_text, list_datasets, load_dataset, remote
 from bayeslmm.errors import DataError
-from tests.support import reference_dir
+from tests.support import ROOT, reference_dir
 
-BUNDLED = {"sleepstudy": 180, "sleepstudy183": 183, "cbpp": 56, "Dyestuff": 30, "Dyestuff2": 30, "Penicillin": 144, "Pastes": 60}
+OF_R = {"sleepstudy": 180, "sleepstudy183": 183, "cbpp": 56, "Dyestuff": 30, "Dyestuff2": 30, "Penicillin": 144, "Pastes": 60}
+OF_R |= {"grouseticks": 403, "VerbAgg": 7584}
+BUNDLED = {**OF_R, "methylation_sets": 23}
 
 
 @pytest.fixture
@@ -55,18 +58,30 @@ def test_known_cells_of_sleepstudy() -> None:
 
 @pytest.mark.reference
 @pytest.mark.usefixtures("no_folder")
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", OF_R)
 def test_bundled_sets_equal_those_read_by_R(name: str) -> None:
     folder = reference_dir() / "datasets"
     described = json.loads((folder / "datasets.json").read_text())[name]["columns"]
-    theirs = pd.read_csv(folder / f"{name}.csv", dtype={column: str for column, facts in described.items() if facts["type"] == "factor"})
+    theirs = pd.read_csv(
+        folder / f"{name}.csv", dtype={column: str for column, facts in described.items() if facts["type"] in ("factor", "ordered")}
+    )
     ours = load_dataset(name)
     for column, facts in described.items():
-        if facts["type"] == "factor":
+        if facts["type"] in ("factor", "ordered"):
             assert list(ours[column].cat.categories) == facts["levels"]
             assert ours[column].astype(str).tolist() == theirs[column].tolist()
         else:
             assert ours[column].tolist() == theirs[column].tolist()
+
+
+@pytest.mark.usefixtures("no_folder")
+def test_the_simulated_set_is_what_its_script_makes() -> None:
+    script = runpy.run_path(str(ROOT / "models" / "methylation_separated" / "make_data.py"))
+    made, bundled = script["simulate"](), load_dataset("methylation_sets")
+    assert made.astype(str).to_numpy().tolist() == bundled.astype(str).to_numpy().tolist()
+    cell = bundled[(bundled["treatment"] == "400") & (bundled["time"] == "09")]
+    assert cell[["uC_b", "mC_c"]].to_numpy().sum() == 0
+    assert cell["mC_d"].sum() == 1
 
 
 @pytest.mark.usefixtures("no_folder")

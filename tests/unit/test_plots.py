@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bayeslmm.classical import lmer
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import FitError
 from bayeslmm.model import model
@@ -17,6 +18,8 @@ from bayeslmm.plots import KINDS, compare_plot, plot
 from tests.unit.fakes import FakeFit, FakePosterior, compared
 
 OF_DRAWS = ("trace", "rank")
+OF_ESTIMATES = tuple(kind for kind in KINDS if kind != "profile")
+"""All but the figure that fits again, which needs a fit by the classical engine."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def both(sleep: Any) -> Any:
     return compared(FakeFit(sleep), FakePosterior(sleep))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OF_ESTIMATES)
 def test_every_kind_draws_a_comparison(kind: str, both: Any) -> None:
     from matplotlib import pyplot
     from matplotlib.figure import Figure
@@ -45,7 +48,7 @@ def test_every_kind_draws_a_comparison(kind: str, both: Any) -> None:
     assert picture.svg().count("<svg") == 1
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OF_DRAWS])
+@pytest.mark.parametrize("kind", [kind for kind in OF_ESTIMATES if kind not in OF_DRAWS])
 def test_one_fit_alone_is_drawn_too(kind: str, sleep: Any) -> None:
     assert "REML" in plot(FakeFit(sleep), kind).alt
 
@@ -54,6 +57,19 @@ def test_one_fit_alone_is_drawn_too(kind: str, sleep: Any) -> None:
 def test_draws_are_asked_of_a_posterior_only(kind: str, sleep: Any) -> None:
     with pytest.raises(FitError, match="shows draws of a posterior, and REML has none"):
         plot(FakeFit(sleep), kind)
+
+
+def test_profile_is_drawn_of_the_first_classical_fit() -> None:
+    fit = lmer("Yield ~ 1 + (1 | Batch)", load_dataset("Dyestuff"))
+    picture = plot(compared(fit, FakePosterior(fit.model)), "profile", parameters=["sd_(Intercept)|Batch", "(Intercept)"])
+    assert set(picture.data["parameter"]) == {"sd_(Intercept)|Batch", "(Intercept)"}
+    assert "ML refit" in picture.alt
+    assert [axes.get_title() for axes in picture.axes] == ["sd_(Intercept)\n| Batch", "(Intercept)"]
+
+
+def test_profile_needs_a_likelihood(sleep: Any) -> None:
+    with pytest.raises(FitError, match="shows a likelihood, and NUTS has none"):
+        plot(FakePosterior(sleep), "profile")
 
 
 def test_ranks_need_two_chains(sleep: Any) -> None:

@@ -15,7 +15,7 @@ from bayeslmm.bayes import log_likelihood
 from bayeslmm.bayes.fit import sample_model
 from bayeslmm.bayes.samplers import Settings, sample, shows_progress
 from bayeslmm.errors import ConvergenceWarning, FitError
-from bayeslmm.fit import ESTIMATES_COLUMNS, Fit
+from bayeslmm.fit import ESTIMATES_COLUMNS, TIDY_COLUMNS, Fit
 
 CHAINS, DRAWS = 4, 150
 STATS = {
@@ -209,7 +209,10 @@ def test_diagnose_finds_nothing_in_independent_draws(slopes: bl.BayesFit) -> Non
 
 def test_tidy_glance_augment(slopes: bl.BayesFit, frame: pd.DataFrame) -> None:
     tidy = slopes.tidy()
-    assert list(tidy["term"]) == ["(Intercept)", "Days", "sd__(Intercept)", "sd__Days", "cor__Days.(Intercept)", "sigma"]
+    assert list(tidy["term"]) == ["(Intercept)", "Days", "sd__(Intercept)", "sd__Days", "cor__(Intercept).Days", "sd__Observation"]
+    assert list(tidy["group"]) == ["", "", "Subject", "Subject", "Subject", "Residual"]
+    assert list(tidy.columns) == [*TIDY_COLUMNS, "rhat", "ess_bulk", "ess_tail"]
+    assert tidy["statistic"].isna().all()
     assert list(tidy["effect"])[:3] == ["fixed", "fixed", "ran_pars"]
     np.testing.assert_allclose(tidy["std_error"], slopes.estimates["se"])
     assert len(slopes.tidy("ran_vals")) == 18

@@ -12,7 +12,7 @@ import pytest
 from bayeslmm.classical import ClassicalFit, lmer, refit
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import BayesLmmError, ConvergenceWarning, DataError, FitError, SingularFitWarning
-from bayeslmm.fit import ESTIMATES_COLUMNS, Fit
+from bayeslmm.fit import ESTIMATES_COLUMNS, TIDY_COLUMNS, Fit
 from bayeslmm.formula import formula
 from bayeslmm.model import model
 
@@ -178,8 +178,13 @@ def test_tidy(fit: ClassicalFit) -> None:
     table = fit.tidy()
     assert list(table["effect"]) == ["fixed"] * 2 + ["ran_pars"] * 4
     assert list(table["term"])[2:] == ["sd__(Intercept)", "sd__Days", "cor__(Intercept).Days", "sd__Observation"]
+    assert list(table["group"]) == ["", "", "Subject", "Subject", "Subject", "Residual"]
+    np.testing.assert_allclose(table["statistic"][:2], fit.coefficients("none")["statistic"])
+    np.testing.assert_allclose(table[["conf_low", "conf_high"]][:2], fit.estimates[["lower", "upper"]][:2])
     assert len(fit.tidy("ran_vals")) == 36
-    assert set(fit.tidy("ran_coefs").columns) == {"effect", "group", "level", "term", "estimate"}
+    for effects in ("fixed", "ran_pars", "ran_vals", "ran_coefs"):
+        assert list(fit.tidy(effects).columns) == list(TIDY_COLUMNS)
+    assert fit.tidy("ran_coefs")[["std_error", "statistic"]].isna().all(axis=None)
     with pytest.raises(FitError, match="unknown effects"):
         fit.tidy("random")
 
@@ -311,9 +316,9 @@ def test_other_families_are_refused(sleep: pd.DataFrame) -> None:
         lmer(model("Reaction ~ Days + (1 | Subject)", sleep, "student"))
 
 
-def test_further_predictors_are_refused(sleep: pd.DataFrame) -> None:
+def test_random_effects_of_sigma_are_refused(sleep: pd.DataFrame) -> None:
     with pytest.raises(FitError, match="sigma"):
-        lmer(formula("Reaction ~ Days + (1 | Subject)", sigma="~ Days"), sleep)
+        lmer(formula("Reaction ~ Days + (1 | Subject)", sigma="~ Days + (1 | Subject)"), sleep)
 
 
 def test_groups_that_cannot_have_a_variance_are_refused(sleep: pd.DataFrame) -> None:

@@ -154,3 +154,45 @@ def test_misplaced(text: str, says: str, at: str) -> None:
         parse(text)
     assert says in caught.value.message
     assert text[caught.value.start : caught.value.end] == at
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("y ~ (1 | gr(g))", [("(1 | g)", "g", "")]),
+        ("y ~ (1 | gr(a / b))", [("(1 | b:a)", "b:a", ""), ("(1 | a)", "a", "")]),
+        ("y ~ (1 + x | gr(g, cov = A))", [("(1 + x | gr(g, cov = A))", "g", "A")]),
+        ("y ~ (1 | (gr((g), cov = `my A`)))", [("(1 | gr(g, cov = `my A`))", "g", "my A")]),
+        ("y ~ (1 | gr(a:b, cov = K))", [("(1 | gr(a:b, cov = K))", "a:b", "K")]),
+        ("y ~ (x || gr(g, cov = A))", [("(1 | gr(g, cov = A))", "g", "A"), ("(0 + x | gr(g, cov = A))", "g", "A")]),
+        ("y ~ cs(x | gr(g, cov = A), hom = TRUE)", [("cs(x | gr(g, cov = A), hom = TRUE)", "g", "A")]),
+    ],
+)
+def test_a_known_covariance_among_levels(text: str, expected: list[tuple[str, str, str]]) -> None:
+    terms = parse(text).mean.random
+    assert [(term.text, term.group_label, term.cov) for term in terms] == expected
+    assert parse("y ~ " + " + ".join(term.text for term in terms)).mean.random == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "at"),
+    [
+        ("y ~ gr(x)", "right of a bar", "gr(x)"),
+        ("y ~ (1 | gr())", "takes one grouping factor", "gr()"),
+        ("y ~ (1 | gr(a, b, cov = K))", "takes one grouping factor", "gr(a, b, cov = K)"),
+        ("y ~ (1 | gr(gr(g), cov = K))", "takes one grouping factor", "gr(gr(g), cov = K)"),
+        ("y ~ (1 | gr(g, cov = 1))", "name of a matrix in data2", "1"),
+        ("y ~ (1 | gr(g, by = x))", "write a term for each", "x"),
+        ("y ~ (1 | gr(g, dist = d))", "random effects are normal", "d"),
+        ("y ~ (1 | gr(g, id = a))", "cannot share", "a"),
+        ("y ~ (1 | gr(g, cor = FALSE))", "(x || g)", "FALSE"),
+        ("y ~ (1 | gr(g, kov = K))", "no argument kov", "K"),
+        ("y ~ (1 | gr(a / b, cov = K))", "of one factor", "a / b"),
+        ("y ~ (1 | gr(g, cov = K) / b)", "right of a bar stands", "gr(g, cov = K)"),
+    ],
+)
+def test_what_gr_cannot_say(text: str, says: str, at: str) -> None:
+    with pytest.raises(FormulaError) as caught:
+        parse(text)
+    assert says in caught.value.message
+    assert text[caught.value.start : caught.value.end] == at

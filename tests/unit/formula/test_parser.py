@@ -74,7 +74,6 @@ def test_a_function_may_share_its_name_with_a_column() -> None:
         ("y ~ poly(degree = 2, x)", "stand before", "x"),
         ("y ~ lgo(x)", "did you mean 'log'", "lgo"),
         ("y ~ s(x)", "bs(), ns() or poly()", "s"),
-        ("y ~ (1 | gr(g, cov = K))", "gr() is not available", "gr"),
         ("y ~ log(x)(y)", "can be called", "log(x)("),
         ("y ~ (f)(x)", "can be called", "(f)("),
         ("y ~ `log`(x)", "can be called", "`log`("),

@@ -1,0 +1,244 @@
+"""Penalised Newton for the conditional mode of a generalised model: of the random effects, or of them and coefficients together.
+
+With b = Lambda u, u ~ N(0, I), predictors eta_k = Q_k gamma_k + Z_k b + offset_k and W = -d2 l / d eta2 (observed, a K x K matrix a
+row), the mode maximises l(eta) - |u|^2 / 2. Its Newton step solves
+
+    S u_new = Lambda'Z'(d1 + W Z b),     S = I + Lambda'Z'WZ Lambda,
+
+by the blocked Cholesky factor of `system`. Coefficients that belong to the mode (`inner`) add a Schur complement. Where W is not
+positive and neither is S, the step is that of W's positive part; the factor at the mode is always that of W itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayeslmm.classical import rows as row_kernels
+from bayeslmm.classical import system as blocked
+
+if TYPE_CHECKING:
+    from bayeslmm.classical.generalised import Glmm
+
+__all__ = ["Mode", "Schur", "find_mode", "schur", "solved"]
+
+type Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schur:
+    """The coefficients of the mode next to the random effects: B = Lambda U, U = S^-1 Lambda'Z'WQ (q, m), P = Q'WQ - Q'WZ B (m, m)."""
+
+    B: Array
+    U: Array
+    P: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mode:
+    """The mode at given parameters: u and b (q,), the inner coefficients (m,), eta (K, n), W (K, K, n), d1 (K, n).
+
+    `penalised` = -2 l + |u|^2; `logdet` = log|S|, NaN where S is not positive definite; `L`: the dense part's Cholesky factor;
+    `decrement`: the length of the last Newton step in the metric of S.
+    """
+
+    u: Array
+    b: Array
+    inner: Array
+    eta: Array
+    W: Array
+    d1: Array
+    penalised: float
+    logdet: float
+    L: Array
+    schur: Schur
+    decrement: float
+
+
+def find_mode(problem: Glmm, eta: Array, lam: Array, m: int, limit: int = 100) -> Mode | None:
+    """Return the mode of u and of the mean's first m coefficients (0, or all of them), or None where the likelihood has no value.
+
+    Parameters
+    ----------
+    problem
+        The model.
+    eta
+        Predictors (K, n) without random effects and without the inner coefficients.
+    lam
+        The blocks of Lambda, flat.
+    m
+        Number of inner coefficients.
+    limit
+        Most Newton steps.
+    """
+    point = _start(problem, eta, lam, m)
+    if point is None:
+        return None
+    previous = np.inf
+    for _ in range(limit):
+        newton = _newton(problem, point, lam, m)
+        stalled = newton.decrement < _NEARLY and newton.decrement > 0.5 * previous
+        if newton.decrement <= _TOLERANCE or stalled:
+            break
+        previous = newton.decrement
+        moved = _move(problem, eta, lam, point, newton)
+        if moved is None:
+            break
+        point = moved
+    problem.warm.u, problem.warm.inner = point.u, point.inner
+    return Mode(
+        u=point.u,
+        b=point.b,
+        inner=point.inner,
+        eta=point.eta,
+        W=newton.W,
+        d1=point.d1,
+        penalised=point.penalised,
+        logdet=newton.logdet,
+        L=newton.L,
+        schur=newton.schur,
+        decrement=newton.decrement,
+    )
+
+
+_TOLERANCE = 1e-11
+"""A Newton step shorter than this, in the metric of S, ends the search for the mode; the steps square at each iteration."""
+_NEARLY = 1e-7
+"""Below this a step that is no shorter than the one before is rounding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Point:
+    u: Array
+    b: Array
+    inner: Array
+    eta: Array
+    d1: Array
+    d2: Array
+    penalised: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Newton:
+    step_u: Array
+    step_inner: Array
+    decrement: float
+    W: Array
+    logdet: float
+    L: Array
+    schur: Schur
+
+
+def _start(problem: Glmm, eta: Array, lam: Array, m: int) -> _Point | None:
+    """Return the last mode, or zero random effects where that is better."""
+    q, warm = problem.system.n_columns, problem.warm
+    inner = warm.inner if warm.inner.size == m else np.zeros(m)
+    zero = _at(problem, eta, lam, np.zeros(q), inner)
+    if warm.u.size != q:
+        return zero
+    last = _at(problem, eta, lam, warm.u, inner)
+    if last is None or (zero is not None and zero.penalised < last.penalised):
+        return zero
+    return last
+
+
+def _at(problem: Glmm, fixed: Array, lam: Array, u: Array, inner: Array) -> _Point | None:
+    """Return the penalised likelihood and its derivatives at u, or None where it has no value."""
+    b = blocked.lambda_times(problem.system, lam, u)
+    eta = fixed.copy()
+    if inner.size:
+        eta[0] += problem.predictors[0].Q @ inner
+    row_kernels.spread(problem.rows, b, eta)
+    with np.errstate(all="ignore"):
+        found = problem.likelihood(eta, 2)
+        penalised = -2.0 * float(np.sum(found.value)) + float(u @ u)
+    if not np.isfinite(penalised) or not np.all(np.isfinite(found.d2)):
+        return None
+    return _Point(u=u, b=b, inner=inner, eta=eta, d1=found.d1, d2=found.d2, penalised=penalised)
+
+
+def _newton(problem: Glmm, point: _Point, lam: Array, m: int) -> _Newton:
+    """Return the Newton step at a point, and the factor of S there."""
+    W = -point.d2
+    logdet, L, complement = _factor(problem, W, lam, m)
+    used = W
+    if np.isnan(logdet) or (m and not _positive(complement.P)):
+        used = _positive_part(W)
+        _, L, complement = _factor(problem, used, lam, m)
+    right = point.d1.copy()
+    Zb = np.zeros_like(right)
+    row_kernels.spread(problem.rows, point.b, Zb)
+    right += np.einsum("kln,ln->kn", used, Zb)
+    r = np.empty(problem.system.n_columns)
+    row_kernels.total(problem.rows, right, r)
+    b, u = blocked.solve_for(problem.system, problem.work, lam, L, r)
+    slope = np.empty_like(r)
+    row_kernels.total(problem.rows, point.d1, slope)
+    step_u, step_b, step_inner = u - point.u, b - point.b, np.zeros(m)
+    gain = 0.0
+    if m:
+        Q = problem.predictors[0].Q
+        moved = np.zeros_like(right)
+        row_kernels.spread(problem.rows, step_b, moved)
+        score = Q.T @ point.d1[0]
+        step_inner = solved(complement.P, score - Q.T @ np.einsum("ln,ln->n", used[0], moved))
+        step_u, step_b = step_u - complement.U @ step_inner, step_b - complement.B @ step_inner
+        gain = float(score @ step_inner)
+    gain += float((blocked.lambda_times(problem.system, lam, slope, transposed=True) - point.u) @ step_u)
+    length = float(np.sqrt(max(gain, 0.0)))
+    return _Newton(step_u=step_u, step_inner=step_inner, decrement=length, W=W, logdet=logdet, L=L, schur=complement)
+
+
+def _factor(problem: Glmm, W: Array, lam: Array, m: int) -> tuple[float, Array, Schur]:
+    row_kernels.fill(problem.rows, W, problem.work.store, problem.work.M.reshape(-1))
+    logdet, L = blocked.factorise(problem.system, problem.work, lam)
+    return logdet, L, schur(problem, W, lam, L, m)
+
+
+def schur(problem: Glmm, W: Array, lam: Array, L: Array, m: int) -> Schur:
+    """Return the Schur complement of the mean's first m coefficients."""
+    q = problem.system.n_columns
+    Q = problem.predictors[0].Q[:, :m]
+    B, U, ZWQ = np.empty((q, m)), np.empty((q, m)), np.empty((q, m))
+    r = np.empty(q)
+    for j in range(m):
+        row_kernels.total(problem.rows, W[0] * Q[:, j], r)
+        ZWQ[:, j] = r
+        B[:, j], U[:, j] = blocked.solve_for(problem.system, problem.work, lam, L, r)
+    return Schur(B=B, U=U, P=Q.T @ (W[0, 0][:, None] * Q) - ZWQ.T @ B)
+
+
+def solved(P: Array, right: Array) -> Array:
+    """Return P^-1 times a vector, P symmetric; nothing along directions in which P vanishes."""
+    values, vectors = np.linalg.eigh(P)
+    real = np.abs(values) > 1e-13 * float(np.max(np.abs(values), initial=0.0))
+    solution: Array = vectors[:, real] @ ((vectors[:, real].T @ right) / values[real])
+    return solution
+
+
+def _positive(P: Array) -> bool:
+    try:
+        np.linalg.cholesky(P)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def _positive_part(W: Array) -> Array:
+    """Return W (K, K, n) with the negative eigenvalues of each row's matrix turned to their absolute size."""
+    values, vectors = np.linalg.eigh(np.moveaxis(W, 2, 0))
+    return np.ascontiguousarray(np.einsum("nkj,nj,nlj->kln", vectors, np.abs(values), vectors))
+
+
+def _move(problem: Glmm, eta: Array, lam: Array, point: _Point, newton: _Newton) -> _Point | None:
+    """Return the point after the longest of the step's halves that lowers the penalised likelihood enough, or None."""
+    slack = 1e-13 * max(1.0, abs(point.penalised))
+    alpha = 1.0
+    for _ in range(40):
+        found = _at(problem, eta, lam, point.u + alpha * newton.step_u, point.inner + alpha * newton.step_inner)
+        if found is not None and found.penalised <= point.penalised - 2e-4 * alpha * newton.decrement**2 + slack:
+            return found
+        alpha *= 0.5
+    return None
