@@ -52,6 +52,7 @@ __all__ = [
 
 type Array = np.ndarray
 
+INTERCEPT = "(Intercept)"
 MEAN = ""
 """The key of the mean's predictor among those of further parameters."""
 
@@ -198,7 +199,8 @@ class Encoder:
     `columns`: by name. `states`: what stateful functions remember, by call. `factors`: coding of factors, by label.
     `contrasts`: what the user asked for, by column or label. `kept`: parameter ("" is the mean) -> positions of the columns
     of X that were not dropped. `blocks`: parameter -> its random blocks in order. `weights`, `offset`: the columns given as
-    arguments; `array_offset`: whether the offset was given as an array, which new data cannot have.
+    arguments; `array_offset`: whether the offset was given as an array, which new data cannot have;
+    `thresholds`: whether the mean has no column of ones, thresholds being in its place (positions count without it).
     """
 
     formula: Formula
@@ -212,6 +214,7 @@ class Encoder:
     weights: str | None
     offset: str | None
     array_offset: bool
+    thresholds: bool = False
 
     @property
     def relationships(self) -> dict[str, Relationship]:
@@ -386,11 +389,10 @@ def without_intercept(design: Design) -> Design:
         If there is no such column: `0 + x` with thresholds would code the factors by every level.
     """
     fixed, encoder = design.fixed, design.encoder
-    if "(Intercept)" not in fixed.names:
+    if INTERCEPT not in fixed.names:
         raise FormulaError("thresholds stand for the intercept of an ordered response; leave `0 +` out of the formula")
-    at = fixed.names.index("(Intercept)")
-    rest = [i for i in range(len(fixed.names)) if i != at]
-    kept = tuple(encoder.kept[MEAN][i] for i in rest)
+    rest = [i for i, name in enumerate(fixed.names) if name != INTERCEPT]
+    kept = tuple(encoder.kept[MEAN][i] - 1 for i in rest)
     return replace(
         design,
         fixed=replace(
@@ -399,7 +401,7 @@ def without_intercept(design: Design) -> Design:
             names=tuple(fixed.names[i] for i in rest),
             assign=tuple(fixed.assign[i] for i in rest),
         ),
-        encoder=replace(encoder, kept=MappingProxyType({**encoder.kept, MEAN: kept})),
+        encoder=replace(encoder, kept=MappingProxyType({**encoder.kept, MEAN: kept}), thresholds=True),
     )
 
 
@@ -927,6 +929,12 @@ def _new_offset(encoder: Encoder, table: pd.DataFrame) -> Array | None:
     return _argument(encoder.offset, table, "offset")
 
 
+def _without_ones(matrix: Matrix) -> Matrix:
+    rest = [i for i, name in enumerate(matrix.names) if name != INTERCEPT]
+    assign = tuple(matrix.assign[i] for i in rest)
+    return replace(matrix, X=np.ascontiguousarray(matrix.X[:, rest]), names=tuple(matrix.names[i] for i in rest), assign=assign)
+
+
 def _new_part(
     encoder: Encoder, name: str, predictor: Predictor, source: _Source, random: bool
 ) -> tuple[FixedPart, tuple[RandomBlock, ...], dict[str, tuple[tuple[str, ...], Array]]]:
@@ -935,6 +943,8 @@ def _new_part(
         label: replace(coding, contrast=encoder.contrasts.get(_bare(label), coding.contrast)) for label, coding in encoder.factors.items()
     }
     matrix = build_matrix(predictor.terms, predictor.intercept, values, codings, source.n)
+    if encoder.thresholds and name == MEAN:
+        matrix = _without_ones(matrix)
     kept = np.asarray(encoder.kept[name], dtype=np.intp)
     fixed = _fixed_part(matrix, kept, tuple(term.label for term in predictor.terms))
     blocks: list[RandomBlock] = []
@@ -1034,6 +1044,7 @@ def _encoder_to_dict(encoder: Encoder) -> dict[str, Any]:
         "weights": encoder.weights,
         "offset": encoder.offset,
         "array_offset": encoder.array_offset,
+        "thresholds": encoder.thresholds,
     }
 
 
@@ -1084,4 +1095,5 @@ def _encoder_from_dict(plain: Mapping[str, Any]) -> Encoder:
         weights=plain["weights"],
         offset=plain["offset"],
         array_offset=bool(plain["array_offset"]),
+        thresholds=bool(plain.get("thresholds", False)),
     )

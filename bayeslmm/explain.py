@@ -158,9 +158,9 @@ def _parameter(name: str, link: str, fixed: FixedPart, blocks: tuple[RandomBlock
 
 def _correlation(series: Series) -> str:
     group = ":".join(deparse(node) for node in series.term.group)
-    within = rf"\quad \mathrm{{{_tex(group)}}}[i] = \mathrm{{{_tex(group)}}}[j]" if group else ""
+    within = rf",\quad \mathrm{{{_tex(group)}}}[i] = \mathrm{{{_tex(group)}}}[j]" if group else ""
     symbol = r"\mathrm{cor}(y_i - \mu_i,\ y_j - \mu_j)"
-    return rf"{symbol} &= {residual_of(series).latex},{within}".rstrip(",")
+    return rf"{symbol} &= {residual_of(series).latex}{within}"
 
 
 def _effect(block: RandomBlock, name: str) -> str:

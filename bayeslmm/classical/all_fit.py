@@ -15,8 +15,9 @@ from scipy import optimize
 
 from bayeslmm.classical.diagnose import row_factor
 from bayeslmm.classical.engine import estimate_at, theta_of, vector_of
+from bayeslmm.classical.glmm import searchable_generalised
 from bayeslmm.classical.lmm import box_of, one_thread, problem_of, to_minimise
-from bayeslmm.classical.optimise import Box, minimise
+from bayeslmm.classical.optimise import Searchable, minimise
 from bayeslmm.classical.parameters import parameter_values, parameters_of
 from bayeslmm.covariance import structure_of
 from bayeslmm.errors import BayesLmmError, FitError, suggest
@@ -42,23 +43,12 @@ this, or by more than this share of the largest."""
 # ------------------------------------------------------------------------------------------------------- the criterion of a fit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Searchable:
-    """The criterion that a fit minimised, as any optimiser can search it.
-
-    `function(t)` returns criterion and exact gradient (n_theta,); `start`: lme4's; `box`; `curvature`: a rough diagonal of the
-    Hessian; `estimates(t)` returns theta (n_theta,), sigma, and the coefficients (p,).
-    """
-
-    function: Callable[[Array], tuple[float, Array]]
-    start: Array
-    box: Box
-    curvature: Array
-    estimates: Callable[[Array], tuple[Array, float, Array]]
-
-
 def searchable(fit: ClassicalFit) -> Searchable:
-    """Return the criterion of a linear mixed model, from lme4's start: theta of the identity."""
+    """Return the criterion of a fit, from lme4's start: theta of the identity."""
+    return searchable_generalised(fit) if fit.generalised else _linear(fit)
+
+
+def _linear(fit: ClassicalFit) -> Searchable:
     problem = problem_of(fit.model, reml=fit.reml)
     identity = [structure_of(block).start(block.n_effects) for block in fit.model.design.blocks]
 
@@ -150,7 +140,7 @@ def all_fit(fit: ClassicalFit, optimisers: Sequence[str] | str | None = None, *,
     Parameters
     ----------
     fit
-        What `lmer` returned, with random effects.
+        What `lmer` or `glmer` returned, with random effects.
     optimisers
         Names of `OPTIMISERS`, one or several; None for all: `Newton` (the package's own), `L-BFGS-B`, `SLSQP` and
         `trust-constr` with the exact gradient, `Nelder-Mead`, `Powell` and `COBYQA` without any.
@@ -289,7 +279,8 @@ def _table(fit: ClassicalFit, chosen: Sequence[Optimiser], ends: Sequence[_End])
     table = pd.DataFrame(rows, columns=list(ALL_FIT_COLUMNS), index=index)
     names = [*(parameter.name for parameter in parameters_of(design)), *(f"theta_{i + 1}" for i in range(len(fit.theta)))]
     values = [np.full(len(names), np.nan) if end.at is None else _values(design, *end.at) for end in ends]
-    return pd.concat([table, pd.DataFrame(values, columns=names, index=index)], axis=1)
+    estimates = pd.DataFrame(values, columns=names, index=index)
+    return pd.concat([table, estimates if fit.has_residual else estimates.drop(columns="sigma")], axis=1)
 
 
 def _values(design: Design, theta: Array, sigma: float, beta: Array) -> Array:

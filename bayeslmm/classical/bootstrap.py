@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from bayeslmm.classical.engine import Problem, estimate_at, theta_of
 from bayeslmm.classical.fit import ClassicalFit
-from bayeslmm.classical.lmm import fit_model, one_thread, optimum, problem_of, to_minimise
+from bayeslmm.classical.lmm import fit_again, fit_model, one_thread, optimum, problem_of, to_minimise
 from bayeslmm.classical.noise import has_noise
 from bayeslmm.classical.optimise import Box, Minimum, minimise
 from bayeslmm.classical.parameters import check_level, chosen, estimates_of, parameter_values
@@ -205,8 +205,8 @@ def bootstrap(
     for name, number in (("n", n), ("workers", workers)):
         if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
             raise FitError(f"{name} must be a whole number of at least 1, not {number!r}")
-    if kind != "parametric" and has_noise(fit.model.design):
-        raise FitError(f"kind={kind!r} is not available for a model with a residual structure; use kind='parametric'")
+    if kind != "parametric" and (fit.generalised or has_noise(fit.model.design)):
+        raise FitError(f"kind={kind!r} is not available for a generalised model or a residual structure; use kind='parametric'")
     root = _seed_sequence(seed)
     top = _top_group(fit.model.design, group, needed=kind == "cluster")
     estimate = _statistic_of(statistic, fit)
@@ -299,7 +299,7 @@ def _fit_resampled(fit: ClassicalFit, rows: Array, copies: Array, group: str | N
     X = model.design.X
     if X.shape[1] and np.linalg.matrix_rank(X / np.maximum(np.max(np.abs(X), axis=0), np.finfo(float).tiny)) < X.shape[1]:
         raise FitError("the resampled rows do not determine all coefficients")
-    return fit_model(model, reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary)
+    return fit_again(fit, model)
 
 
 # ------------------------------------------------------------------------------------------------------------------ one replicate
@@ -360,7 +360,7 @@ def _search(made: _Simulator, problem: Problem) -> Minimum:
 
 
 def _parametric(job: _Job) -> Callable[[np.random.Generator], ClassicalFit | _Estimates]:
-    if has_noise(job.fit.model.design):
+    if job.fit.generalised or has_noise(job.fit.model.design):
         return partial(_structured, job)
     made = _simulator(job)
 
@@ -376,12 +376,10 @@ def _parametric(job: _Job) -> Callable[[np.random.Generator], ClassicalFit | _Es
 
 
 def _structured(job: _Job, rng: np.random.Generator) -> ClassicalFit:
-    """Fit a simulated response of a model with a residual structure."""
+    """Fit a simulated response of a generalised model, or of one with a residual structure."""
     fit = job.fit
     y = fit.simulate(seed=int(rng.integers(2**63))).to_numpy()[:, 0]
-    return fit_model(
-        replace(fit.model, design=replace(fit.model.design, y=y)), reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary
-    )
+    return fit_again(fit, replace(fit.model, design=replace(fit.model.design, y=y)))
 
 
 def _semiparametric(job: _Job) -> Callable[[np.random.Generator], ClassicalFit | _Estimates]:

@@ -92,6 +92,9 @@ def inference(fit: ClassicalFit, ddf: str) -> Inference:
     >>> round(inference(fit, "kenward-roger").df(np.array([0.0, 1.0])), 6)
     17.0
     """
+    if fit.generalised:
+        wald_table(fit, ddf)
+        return _Exact(beta=fit.beta, sigma=1.0, vcov=fit.vcov().to_numpy(), residual=float("inf"))
     if ddf not in METHODS:
         raise FitError(f"unknown ddf {ddf!r}{suggest(str(ddf), ['none', *METHODS])}")
     if not (fit.model.design.blocks or has_noise(fit.model.design)) or not len(fit.beta):

@@ -21,6 +21,7 @@ __all__ = [
     "badly_scaled",
     "diagnose",
     "on_boundary",
+    "plateau",
     "row_factor",
     "singular_blocks",
     "singular_terms",
@@ -211,10 +212,25 @@ def _hessian(fit: ClassicalFit) -> Check | None:
         value=fit.search.least_curvature,
         limit=1e-6,
         passed=not fit.search.flat,
-        meaning=f"the criterion is flat: the data determine only a combination of {', '.join(fit.search.undetermined)}"
+        meaning=plateau(fit)[0]
         if fit.search.flat
         else "the criterion curves upwards in every direction (least over greatest eigenvalue of its Hessian)",
-        remedy="drop a random effect or its correlation: `(x || g)`, or `0 + factor` without the intercept",
+        remedy=plateau(fit)[1],
+    )
+
+
+def plateau(fit: ClassicalFit) -> tuple[str, str]:
+    """Say what a flat optimum leaves open, and what to do about it."""
+    open_ones = () if fit.search is None else fit.search.undetermined
+    coefficients = [name for name in open_ones if " | " not in name]
+    if coefficients:
+        return (
+            f"the likelihood goes on rising as {', '.join(coefficients)} grow{'s' * (len(coefficients) == 1)} without limit",
+            "see `separation(model)` for the level or predictor behind it; leave it out, or fit by `brm`, whose priors keep it finite",
+        )
+    return (
+        f"the criterion is flat: the data determine only a combination of {', '.join(open_ones)}",
+        "drop a random effect or its correlation: `(x || g)`, or `0 + factor` without the intercept",
     )
 
 

@@ -16,7 +16,7 @@ from bayeslmm.classical.fit import ClassicalFit, Further, SearchLog
 from bayeslmm.classical.generalised import Glm, Glmm, Likelihood, Predictor, PredictorData, fixed_part, prepare
 from bayeslmm.classical.laplace import at_mode, laplace
 from bayeslmm.classical.lmm import box_of, by_block, inside, lmer, one_thread, other_starts, verdict_of, warn_of
-from bayeslmm.classical.optimise import Box, Minimum, Objective, approach, search
+from bayeslmm.classical.optimise import Box, Minimum, Objective, Searchable, approach, search
 from bayeslmm.classical.pirls import schur
 from bayeslmm.classical.quadrature import MAX_NODES, quadrature
 from bayeslmm.covariance import structure_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bayeslmm.design import Design, RandomBlock
     from bayeslmm.formula import Formula
 
-__all__ = ["engine_for", "fit_generalised", "glmer", "glmm_problem", "nodes_of", "refit_generalised"]
+__all__ = ["engine_for", "fit_generalised", "glmer", "glmm_problem", "nodes_of", "refit_generalised", "searchable_generalised"]
 
 type Array = np.ndarray
 
@@ -326,6 +326,37 @@ def fit_generalised(model: Model, *, n_agq: int = 1, start: Array | None = None,
         method = _avoiding(problem, method) if avoid_boundary else method
         found = _optimum(problem, method, start)
         return _assembled(model, problem, method, found)
+
+
+def searchable_generalised(fit: ClassicalFit) -> Searchable:
+    """Return the criterion that a fit minimised, from lme4's start: theta of the identity, coefficients without random effects.
+
+    Raises
+    ------
+    FitError
+        For a model without random effects.
+    """
+    problem, _, _ = glmm_problem(fit.model)
+    if problem is None:
+        raise FitError("the model has no random effects: there is no optimiser that could disagree")
+    method = _method(problem, nodes_of(fit.method))
+    method = _avoiding(problem, method) if fit.avoids_boundary else method
+    outer, mean = problem.p - method.m, problem.predictors[0]
+    identity = np.concatenate([term.structure.start(term.k) for term in problem.terms])
+
+    def estimates(x: Array) -> tuple[Array, float, Array]:
+        mode, _ = at_mode(problem, x, method.m)
+        inner = np.full(method.m, np.nan) if mode is None else mode.inner
+        gamma = np.concatenate([inner, x[:outer]])
+        return theta_of(problem, x[outer:])[: len(fit.theta)], 1.0, mean.back @ gamma[mean.place]
+
+    return Searchable(
+        function=method.objective,
+        start=np.concatenate([problem.gamma[method.m :], vector_of(problem, identity)]),
+        box=_box(problem, method.m),
+        curvature=np.concatenate([problem.information[method.m :], problem.curvature]),
+        estimates=estimates,
+    )
 
 
 def _fixed_only(model: Model, glm: Glm, predictors: tuple[Predictor, ...]) -> ClassicalFit:

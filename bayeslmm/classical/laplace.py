@@ -70,7 +70,7 @@ def _through_mode(problem: Glmm, mode: Mode, lam: Array) -> tuple[Array, Array]:
     blocked.inverse_parts(system, work, lam, mode.L)
     h = np.empty_like(mode.W)
     row_kernels.gather(rows, work.bar, work.Mbar.reshape(-1), h)
-    c = -np.einsum("kln,klmn->mn", h, problem.likelihood(mode.eta, 3).d3)
+    c = -np.einsum("kln,klmn->mn", h, mode.d3)
     r = np.empty(system.n_columns)
     row_kernels.total(rows, c, r)
     v, t = blocked.solve_for(system, work, lam, mode.L, r)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.classical.diagnose import badly_scaled, on_boundary, undetermined
+from bayeslmm.classical.diagnose import badly_scaled, on_boundary, plateau, undetermined
 from bayeslmm.classical.engine import (
     Placed,
     Problem,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "box_of",
     "by_block",
+    "fit_again",
     "fit_model",
     "inside",
     "lmer",
@@ -169,12 +170,16 @@ def refit(fit: ClassicalFit, y: Any) -> ClassicalFit:
     if not np.all(np.isfinite(values)):
         raise DataError("the new response is not finite", rows=list(design.index[~np.isfinite(values)]))
     values.flags.writeable = False
-    model = replace(fit.model, design=replace(design, y=values))
+    return _warned(fit_again(fit, replace(fit.model, design=replace(design, y=values))))
+
+
+def fit_again(fit: ClassicalFit, model: Model) -> ClassicalFit:
+    """Fit a model of other rows or responses as another was, starting from its estimates, without a warning."""
     if fit.generalised:
         from bayeslmm.classical.glmm import refit_generalised
 
-        return _warned(refit_generalised(fit, model))
-    return _warned(fit_model(model, reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary))
+        return refit_generalised(fit, model)
+    return fit_model(model, reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary)
 
 
 def problem_of(model: Model, *, reml: bool = True, bases: Sequence[Array | None] | None = None) -> Problem:
@@ -208,7 +213,7 @@ def terms_of(model: Model) -> list[TermData]:
     design = model.design
     if model.family.name != "gaussian" or model.link.name != "identity":
         shown = f"{model.family.name}({model.link.name})"
-        raise FitError(f"the classical engine fits gaussian models with identity link so far, not {shown}; use `brm` for it")
+        raise FitError(f"this is for gaussian models with identity link, not {shown}: fit those by `glmer` or `brm`")
     check_groups(design, residual=True)
     return [
         TermData(
@@ -413,11 +418,8 @@ def warn_of(fit: ClassicalFit) -> None:
         message = "the search for the optimum did not converge; see fit.diagnose(), rescale predictors or simplify the random effects"
         warnings.warn(ConvergenceWarning("not_converged", message), stacklevel=4)
     elif fit.search is not None and fit.search.flat:
-        message = (
-            f"the optimum is flat: the data determine only a combination of {', '.join(fit.search.undetermined)}; the criterion and the "
-            "fixed effects hold, these variances and correlations do not; drop a random effect or a correlation"
-        )
-        warnings.warn(ConvergenceWarning("flat", message), stacklevel=4)
+        found, remedy = plateau(fit)
+        warnings.warn(ConvergenceWarning("flat", f"{found}; all other estimates hold; {remedy}"), stacklevel=4)
 
 
 def needs_maximum(fit: ClassicalFit, what: str) -> None:
@@ -431,7 +433,7 @@ def needs_maximum(fit: ClassicalFit, what: str) -> None:
     if fit.avoids_boundary:
         raise FitError(
             f"{what} compares likelihoods at their maxima, and this fit ({fit.method}) is the mode under a boundary-avoiding prior; take "
-            "the fit by REML or ML, `lmer(fit.model)`, or bootstrap this one"
+            "the fit without it, by `lmer(fit.model)` or `glmer(fit.model)`, or bootstrap this one"
         )
 
 

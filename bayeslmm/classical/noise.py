@@ -327,7 +327,7 @@ def _slope(made: Whitened, phi: Array) -> Array:
     problem = problem_at(made, phi)
     work = problem.work
     Mbar = work.Mbar if problem.system.q else work.Fbar
-    products = [float(work.bar @ store) + float(np.sum(Mbar * M)) for store, M in _moves(made, phi)]
+    products = [float(work.bar @ store) + float(Mbar[M != 0.0] @ M[M != 0.0]) for store, M in _moves(made, phi)]  # else Mbar is unset
     slope: Array = made.noise.log_determinant(phi)[1] + np.array(products).reshape(len(phi))
     return slope
 

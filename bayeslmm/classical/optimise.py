@@ -10,7 +10,7 @@ from scipy.linalg import lapack
 
 from bayeslmm.errors import FitError
 
-__all__ = ["Box", "Minimum", "Objective", "approach", "minimise", "search"]
+__all__ = ["Box", "Minimum", "Objective", "Searchable", "approach", "minimise", "search"]
 
 type Array = np.ndarray
 type Objective = Callable[[Array], tuple[float, Array]]
@@ -56,6 +56,21 @@ class Box:
         """Return which parameters are at a limit, or at the zero of a mirror."""
         edge: Array = self.at_limit(x) | (self.mirror & (x == 0.0))
         return edge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searchable:
+    """The criterion that a fit minimised, as any optimiser can search it.
+
+    `function(x)` returns criterion and exact gradient (n,); `start`: lme4's; `box`; `curvature`: a rough diagonal of the Hessian;
+    `estimates(x)` returns theta (n_theta,), sigma, and the coefficients (p,).
+    """
+
+    function: Objective
+    start: Array
+    box: Box
+    curvature: Array
+    estimates: Callable[[Array], tuple[Array, float, Array]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

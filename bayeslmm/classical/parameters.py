@@ -133,7 +133,7 @@ def estimates_of(fit: ClassicalFit) -> pd.Series:
     design = fit.model.design
     values = parameter_values(design, fit.theta, fit.sigma, fit.beta)
     found = pd.Series(values, index=[parameter.name for parameter in parameters_of(design)], name="estimate")
-    if "sigma" in fit.further:
+    if not fit.has_residual:
         found = found.drop("sigma")
     more = [part.beta if part.names else part.natural() for part in fit.further.values()]
     return pd.concat([found, pd.Series(np.concatenate(more), index=further_names(fit), name="estimate")]) if more else found

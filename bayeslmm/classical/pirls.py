@@ -38,7 +38,7 @@ class Schur:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode:
-    """The mode at given parameters: u and b (q,), the inner coefficients (m,), eta (K, n), W (K, K, n), d1 (K, n).
+    """The mode at given parameters: u and b (q,), the inner coefficients (m,), eta (K, n), W (K, K, n), d1 (K, n), d3 (K, K, K, n).
 
     `penalised` = -2 l + |u|^2; `logdet` = log|S|, NaN where S is not positive definite; `L`: the dense part's Cholesky factor;
     `decrement`: the length of the last Newton step in the metric of S.
@@ -50,6 +50,7 @@ class Mode:
     eta: Array
     W: Array
     d1: Array
+    d3: Array
     penalised: float
     logdet: float
     L: Array
@@ -57,7 +58,7 @@ class Mode:
     decrement: float
 
 
-def find_mode(problem: Glmm, eta: Array, lam: Array, m: int, limit: int = 100) -> Mode | None:
+def find_mode(problem: Glmm, eta: Array, lam: Array, m: int) -> Mode | None:
     """Return the mode of u and of the mean's first m coefficients (0, or all of them), or None where the likelihood has no value.
 
     Parameters
@@ -70,31 +71,26 @@ def find_mode(problem: Glmm, eta: Array, lam: Array, m: int, limit: int = 100) -
         The blocks of Lambda, flat.
     m
         Number of inner coefficients.
-    limit
-        Most Newton steps.
     """
     point = _start(problem, eta, lam, m)
     if point is None:
         return None
-    previous = np.inf
-    for _ in range(limit):
-        newton = _newton(problem, point, lam, m)
-        stalled = newton.decrement < _NEARLY and newton.decrement > 0.5 * previous
-        if newton.decrement <= _TOLERANCE or stalled:
-            break
-        previous = newton.decrement
-        moved = _move(problem, eta, lam, point, newton)
-        if moved is None:
-            break
-        point = moved
+    newton, arrived = _search(problem, eta, lam, m, point)
+    if not arrived and np.any(point.u):
+        point = _at(problem, eta, lam, np.zeros_like(point.u), point.inner, 2)
+        if point is None:
+            return None
+        newton, _ = _search(problem, eta, lam, m, point)
+    point = newton.point
     problem.warm.u, problem.warm.inner = point.u, point.inner
     return Mode(
         u=point.u,
         b=point.b,
         inner=point.inner,
         eta=point.eta,
-        W=newton.W,
+        W=-point.d2,
         d1=point.d1,
+        d3=point.d3 if point.d3.size else problem.likelihood(point.eta, 3).d3,
         penalised=point.penalised,
         logdet=newton.logdet,
         L=newton.L,
@@ -103,10 +99,29 @@ def find_mode(problem: Glmm, eta: Array, lam: Array, m: int, limit: int = 100) -
     )
 
 
+def _search(problem: Glmm, eta: Array, lam: Array, m: int, point: _Point) -> tuple[_Newton, bool]:
+    """Return the last of the Newton steps from a point, and whether it is none any more."""
+    newton = _newton(problem, point, lam, m)
+    for _ in range(_STEPS):
+        if newton.decrement <= _TOLERANCE:
+            return newton, True
+        moved = _move(problem, eta, lam, newton)
+        if moved is None:
+            return newton, newton.decrement < _NEARLY
+        after = _newton(problem, moved, lam, m, before=newton.decrement)
+        if newton.decrement < _NEARLY:
+            return after, True
+        newton = after
+    return newton, False
+
+
 _TOLERANCE = 1e-11
 """A Newton step shorter than this, in the metric of S, ends the search for the mode; the steps square at each iteration."""
 _NEARLY = 1e-7
-"""Below this a step that is no shorter than the one before is rounding."""
+"""A step shorter than this is the last: what remains after it is its square."""
+_SOON = 1e-4
+"""After a step shorter than this the third derivatives are computed too: one of the next points is the mode."""
+_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,62 +130,59 @@ class _Point:
     b: Array
     inner: Array
     eta: Array
+    Zb: Array
     d1: Array
     d2: Array
+    d3: Array
     penalised: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Newton:
+    point: _Point
     step_u: Array
     step_inner: Array
     decrement: float
-    W: Array
     logdet: float
     L: Array
     schur: Schur
 
 
 def _start(problem: Glmm, eta: Array, lam: Array, m: int) -> _Point | None:
-    """Return the last mode, or zero random effects where that is better."""
+    """Return the last mode, or zero random effects where that has no likelihood."""
     q, warm = problem.system.n_columns, problem.warm
     inner = warm.inner if warm.inner.size == m else np.zeros(m)
-    zero = _at(problem, eta, lam, np.zeros(q), inner)
-    if warm.u.size != q:
-        return zero
-    last = _at(problem, eta, lam, warm.u, inner)
-    if last is None or (zero is not None and zero.penalised < last.penalised):
-        return zero
-    return last
+    last = _at(problem, eta, lam, warm.u, inner, 2) if warm.u.size == q else None
+    return _at(problem, eta, lam, np.zeros(q), inner, 2) if last is None else last
 
 
-def _at(problem: Glmm, fixed: Array, lam: Array, u: Array, inner: Array) -> _Point | None:
+def _at(problem: Glmm, fixed: Array, lam: Array, u: Array, inner: Array, order: int) -> _Point | None:
     """Return the penalised likelihood and its derivatives at u, or None where it has no value."""
     b = blocked.lambda_times(problem.system, lam, u)
-    eta = fixed.copy()
+    Zb = np.zeros_like(fixed)
+    row_kernels.spread(problem.rows, b, Zb)
+    eta = fixed + Zb
     if inner.size:
         eta[0] += problem.predictors[0].Q @ inner
-    row_kernels.spread(problem.rows, b, eta)
-    with np.errstate(all="ignore"):
-        found = problem.likelihood(eta, 2)
-        penalised = -2.0 * float(np.sum(found.value)) + float(u @ u)
-    if not np.isfinite(penalised) or not np.all(np.isfinite(found.d2)):
+    found = problem.likelihood(eta, order)
+    penalised = -2.0 * float(np.sum(found.value)) + float(u @ u)
+    if not np.isfinite(penalised) or not np.isfinite(found.d2).all():
         return None
-    return _Point(u=u, b=b, inner=inner, eta=eta, d1=found.d1, d2=found.d2, penalised=penalised)
+    return _Point(u=u, b=b, inner=inner, eta=eta, Zb=Zb, d1=found.d1, d2=found.d2, d3=found.d3, penalised=penalised)
 
 
-def _newton(problem: Glmm, point: _Point, lam: Array, m: int) -> _Newton:
-    """Return the Newton step at a point, and the factor of S there."""
+def _newton(problem: Glmm, point: _Point, lam: Array, m: int, before: float = np.inf) -> _Newton:
+    """Return the Newton step at a point, and the factor of S there; after a step so short that no other follows, the factor alone."""
     W = -point.d2
     logdet, L, complement = _factor(problem, W, lam, m)
+    if before < _NEARLY:
+        none = np.zeros(0)
+        return _Newton(point=point, step_u=none, step_inner=none, decrement=before**2, logdet=logdet, L=L, schur=complement)
     used = W
     if np.isnan(logdet) or (m and not _positive(complement.P)):
         used = _positive_part(W)
         _, L, complement = _factor(problem, used, lam, m)
-    right = point.d1.copy()
-    Zb = np.zeros_like(right)
-    row_kernels.spread(problem.rows, point.b, Zb)
-    right += np.einsum("kln,ln->kn", used, Zb)
+    right = point.d1 + np.einsum("kln,ln->kn", used, point.Zb)
     r = np.empty(problem.system.n_columns)
     row_kernels.total(problem.rows, right, r)
     b, u = blocked.solve_for(problem.system, problem.work, lam, L, r)
@@ -188,7 +200,7 @@ def _newton(problem: Glmm, point: _Point, lam: Array, m: int) -> _Newton:
         gain = float(score @ step_inner)
     gain += float((blocked.lambda_times(problem.system, lam, slope, transposed=True) - point.u) @ step_u)
     length = float(np.sqrt(max(gain, 0.0)))
-    return _Newton(step_u=step_u, step_inner=step_inner, decrement=length, W=W, logdet=logdet, L=L, schur=complement)
+    return _Newton(point=point, step_u=step_u, step_inner=step_inner, decrement=length, logdet=logdet, L=L, schur=complement)
 
 
 def _factor(problem: Glmm, W: Array, lam: Array, m: int) -> tuple[float, Array, Schur]:
@@ -197,9 +209,14 @@ def _factor(problem: Glmm, W: Array, lam: Array, m: int) -> tuple[float, Array, 
     return logdet, L, schur(problem, W, lam, L, m)
 
 
+_NO_COEFFICIENTS = Schur(B=np.zeros((0, 0)), U=np.zeros((0, 0)), P=np.zeros((0, 0)))
+
+
 def schur(problem: Glmm, W: Array, lam: Array, L: Array, m: int) -> Schur:
     """Return the Schur complement of the mean's first m coefficients."""
     q = problem.system.n_columns
+    if m == 0:
+        return _NO_COEFFICIENTS
     Q = problem.predictors[0].Q[:, :m]
     B, U, ZWQ = np.empty((q, m)), np.empty((q, m)), np.empty((q, m))
     r = np.empty(q)
@@ -232,12 +249,13 @@ def _positive_part(W: Array) -> Array:
     return np.ascontiguousarray(np.einsum("nkj,nj,nlj->kln", vectors, np.abs(values), vectors))
 
 
-def _move(problem: Glmm, eta: Array, lam: Array, point: _Point, newton: _Newton) -> _Point | None:
+def _move(problem: Glmm, eta: Array, lam: Array, newton: _Newton) -> _Point | None:
     """Return the point after the longest of the step's halves that lowers the penalised likelihood enough, or None."""
+    point, order = newton.point, 3 if newton.decrement < _SOON else 2
     slack = 1e-13 * max(1.0, abs(point.penalised))
     alpha = 1.0
     for _ in range(40):
-        found = _at(problem, eta, lam, point.u + alpha * newton.step_u, point.inner + alpha * newton.step_inner)
+        found = _at(problem, eta, lam, point.u + alpha * newton.step_u, point.inner + alpha * newton.step_inner, order)
         if found is not None and found.penalised <= point.penalised - 2e-4 * alpha * newton.decrement**2 + slack:
             return found
         alpha *= 0.5

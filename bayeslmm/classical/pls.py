@@ -39,6 +39,7 @@ __all__ = [
     "map_targets",
     "reduce_right",
     "solve_back",
+    "solve_sparse",
     "tail_adjoint",
     "tail_system",
 ]
@@ -534,6 +535,13 @@ def reduce_right(levels: Levels, store: Array, scratch: Scratch, r: Array) -> No
         for a in range(levels.col_at[row + 1] - c):
             for i in range(k):
                 r[levels.cols[c + a]] -= store[v + a * k + i] * s[i]
+
+
+@njit(cache=True)
+def solve_sparse(levels: Levels, store: Array, scratch: Scratch, r: Array, b: Array, u: Array) -> None:
+    """Write b = L S^-1 L'r and u = S^-1 L'r of a model without dense columns; r is overwritten."""
+    reduce_right(levels, store, scratch, r)
+    solve_back(levels, store, scratch, r, b, u)
 
 
 @njit(cache=True)

@@ -167,6 +167,8 @@ def _by_ml(fit: ClassicalFit) -> ClassicalFit:
             "the profile likelihood is not available for a model with a residual structure (a predictor of sigma, or ar()); "
             "use confint by 'wald' or 'boot', or anova of two fits"
         )
+    if fit.generalised:
+        raise FitError("profiles are of linear mixed models so far: use confint by 'wald' or 'boot', or anova of two fits")
     needs_maximum(fit, "a profile")
     return fit_model(fit.model, reml=False, start=fit.theta) if fit.reml else fit
 

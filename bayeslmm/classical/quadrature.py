@@ -57,7 +57,7 @@ def quadrature(problem: Glmm, x: Array, k: int) -> tuple[float, Array]:
     pull = L * slopes - u
     by_mode = -2.0 * np.sum(share * pull, axis=0)
     by_log_S = 1.0 + np.sum(share * pull * nodes[:, None], axis=0) * np.sqrt(2.0 / S)
-    c = -(by_log_S * L**2 / S)[level] * z**2 * problem.likelihood(mode.eta, 3).d3[own, own]
+    c = -(by_log_S * L**2 / S)[level] * z**2 * mode.d3[own, own]
     t = (by_mode + L * np.bincount(level, z * c[own], size)) / S
     e = -2.0 * np.einsum("qn,qkn->kn", share[:, level], d1) + c - mode.W[own] * (z * (L * t)[level])
     by_L = np.sum(-2.0 * np.sum(share * slopes * u, axis=0) + 2.0 * by_log_S * L * D / S)

@@ -61,7 +61,8 @@ def _kind(fit: ClassicalFit) -> str:
     linear, mixed = not fit.generalised, bool(fit.model.design.blocks)
     if linear:
         by = ("REML" if fit.reml else "maximum likelihood ") + " with a boundary-avoiding prior" * fit.avoids_boundary
-        return f"Linear mixed model fit by {by}" if mixed else "Linear model fit by least squares"
+        squares = "least squares" if fit.search is None else f"generalized least squares ({by.strip()})"
+        return f"Linear mixed model fit by {by}" if mixed else f"Linear model fit by {squares}"
     if fit.search is None:
         return "Generalized linear model fit by maximum likelihood"
     prior = " with a boundary-avoiding prior" * fit.avoids_boundary

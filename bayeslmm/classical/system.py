@@ -541,13 +541,15 @@ def factorise(system: System, work: Workspace, lam: Array) -> tuple[float, Array
 
 def solve_for(system: System, work: Workspace, lam: Array, L: Array, right: Array) -> tuple[Array, Array]:
     """Return b = Lambda u and u = S^-1 Lambda'r, (n_columns,) each, of a right-hand side r; after `factorise`, which gave `L`."""
-    r = np.append(right, 0.0)
-    b, u = np.zeros_like(r), np.zeros_like(r)
+    r, b, u = np.zeros((3, len(right) + 1))
+    r[:-1] = right
+    if system.q == 0:
+        pls.solve_sparse(system.levels, work.store, work.scratch, r, b, u)
+        return b[:-1], u[:-1]
     pls.reduce_right(system.levels, work.store, work.scratch, r)
-    if system.q:
-        tail = slice(system.levels.first_tail, system.n_columns)
-        u[tail] = lapack.dpotrs(L, _times_lambda(system, lam, r[tail, None], transposed=True), lower=1)[0][:, 0]
-        b[tail] = _times_lambda(system, lam, u[tail, None])[:, 0]
+    tail = slice(system.levels.first_tail, system.n_columns)
+    u[tail] = lapack.dpotrs(L, _times_lambda(system, lam, r[tail, None], transposed=True), lower=1)[0][:, 0]
+    b[tail] = _times_lambda(system, lam, u[tail, None])[:, 0]
     pls.solve_back(system.levels, work.store, work.scratch, r, b, u)
     return b[:-1], u[:-1]
 
@@ -571,6 +573,8 @@ def blocks_of(system: System, lam: Array) -> list[Array]:
 
 def lambda_times(system: System, lam: Array, u: Array, *, transposed: bool = False) -> Array:
     """Return Lambda u, or Lambda'u."""
+    if system.lam_size == 1:
+        return np.asarray(lam[0] * u)
     b = np.empty_like(u)
     for own, mine, L in zip(by_factor(system, b), by_factor(system, u), blocks_of(system, lam), strict=True):
         own[...] = mine @ (L if transposed else L.T)

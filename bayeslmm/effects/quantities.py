@@ -14,7 +14,7 @@ from bayeslmm.classical.joint import combination_variance
 from bayeslmm.design import MEAN
 from bayeslmm.effects.grid import null_basis, with_all_columns
 from bayeslmm.errors import FitError, suggest
-from bayeslmm.prediction import TARGETS, expected, new_group_effects
+from bayeslmm.prediction import TARGETS, expected, generator, mean_function, new_group_effects
 from bayeslmm.random_blocks import independent_Z
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ _CHUNK = 20_000_000
 """Draws x rows held at a time."""
 _ESTIMABLE = 1e-6
 """As in `grid`: the largest share of a function's squared length in directions that the data say nothing about."""
-_LINEAR_MODELS = ("REML", "ML")
-"""Methods of fits whose joint error of coefficients and random effects is known."""
+_STEP = 1e-5
+"""Of differences in the linear predictor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A fit and what is meant by its predictions: `target`, `function` of the linear predictor and its `derivative`.
+    """A fit and what is meant by its predictions, `target` and `scale`; `seed` of what is drawn at random.
 
     `draws`: coefficients with zeros for rank-deficient columns and, for `new_group`, the effects of one new level.
     """
@@ -61,8 +61,7 @@ class Setting:
     draws: Draws
     target: str
     scale: str
-    function: Callable[[Array], Array]
-    derivative: Callable[[Array], Array]
+    seed: int
 
     @property
     def model(self) -> Model:
@@ -74,8 +73,8 @@ class Setting:
 
     @property
     def linear(self) -> bool:
-        """Whether predictions are linear in the coefficients."""
-        return self.scale == "link" or self.model.link.name == "identity"
+        """Whether predictions are the linear predictor itself."""
+        return self.scale == "link" or (self.model.link.name == "identity" and self.model.family.response_mean is None)
 
 
 def setting_of(fit: Fit, target: str, scale: str, seed: int | None) -> Setting:
@@ -90,36 +89,23 @@ def setting_of(fit: Fit, target: str, scale: str, seed: int | None) -> Setting:
         if value not in options:
             raise FitError(f"{name} must be one of {', '.join(options)}, not {value!r}{suggest(str(value), list(options))}")
     model, draws = fit.model, fit.draws()
-    if scale == "response" and model.family.response_mean is not None:
-        raise FitError(f"the mean of family '{model.family.name}' is no function of one linear predictor alone; use scale='link'")
-    draws = replace(draws, b=_padded(model, draws.b), aux={}, further={})
+    draws = replace(draws, b=_padded(model, draws.b))
+    if model.family.response_mean is None:
+        draws = replace(draws, aux={}, further={})
+    start = int(generator(seed).integers(2**31))
     if target == "new_group":
         blocks = model.design.blocks
         none = tuple(np.zeros((1, 1, block.n_effects)) for block in blocks)
-        draws = replace(draws, effects=new_group_effects(blocks, draws, seed) if draws.n_draws > 1 else none)
-    link = model.link
-    plain_scale = scale == "link" or link.name == "identity"
-    setting = Setting(
-        fit=fit,
-        draws=draws,
-        target="average_group" if target == "population" and plain_scale else target,
-        scale=scale,
-        function=(lambda eta: eta) if plain_scale else link.inverse,
-        derivative=np.ones_like if plain_scale else link.mu_eta,
-    )
-    _check(setting)
-    return setting
-
-
-def _check(setting: Setting) -> None:
-    fit = setting.fit
-    if setting.posterior or not isinstance(fit, ClassicalFit) or not fit.model.design.blocks:
-        return
-    if setting.target in ("conditional", "new_group") and (fit.method not in _LINEAR_MODELS or not setting.linear):
+        draws = replace(draws, effects=new_group_effects(blocks, draws, start) if draws.n_draws > 1 else none)
+    setting = Setting(fit=fit, draws=draws, target=target, scale=scale, seed=start)
+    if target == "population" and setting.linear:
+        setting = replace(setting, target="average_group")
+    if target == "new_group" and isinstance(fit, ClassicalFit) and model.design.blocks and not setting.linear:
         raise FitError(
-            f"errors for target='{setting.target}' are known for linear mixed models only among classical fits; use 'average_group' or "
-            "'population', `fit.predict` for estimates alone, or a posterior"
+            "through a link a new group's mean differs from the mean group's: use target='population' (the mean over new groups), "
+            "scale='link', or a posterior"
         )
+    return setting
 
 
 def _padded(model: Model, b: Array) -> Array:
@@ -147,17 +133,32 @@ def plain(arm: NewRows, weights: sp.csr_array | None) -> Quantity:
 def values(setting: Setting, quantity: Quantity) -> Array:
     """Return the draws (S, m) of a quantity."""
     draws, size = setting.draws, max(1, _CHUNK // max(quantity.arms[0].n, 1))
-    some = (draws.take(np.arange(start, min(start + size, draws.n_draws))) for start in range(0, draws.n_draws, size))
-    return np.concatenate([_values(setting, quantity, here) for here in some])
+    starts = range(0, draws.n_draws, size)
+    some = ((draws.take(np.arange(start, min(start + size, draws.n_draws))), setting.seed + start) for start in starts)
+    return np.concatenate([_values(setting, quantity, here, seed) for here, seed in some])
 
 
-def _values(setting: Setting, quantity: Quantity, draws: Draws) -> Array:
-    mus = [_expected(setting, setting.function, arm, draws) for arm in quantity.arms]
+def _values(setting: Setting, quantity: Quantity, draws: Draws, seed: int) -> Array:
+    mus = [_mean(setting, arm, draws, seed) for arm in quantity.arms]
     weights = quantity.weights
     if weights is not None and quantity.average_first:
         mus = [(weights @ mu.T).T for mu in mus]
     result = quantity.value(*mus)
     return np.asarray((weights @ result.T).T if weights is not None and not quantity.average_first else result)
+
+
+def _mean(setting: Setting, arm: NewRows, draws: Draws, seed: int) -> Array:
+    return _expected(setting, mean_function(setting.model, arm, draws, setting.target, setting.scale, seed), arm, draws)
+
+
+def _slope(setting: Setting, arm: NewRows, draws: Draws) -> Array:
+    """Return the derivative of predictions by the linear predictor."""
+    if setting.linear:
+        return np.ones((draws.n_draws, arm.n))
+    if setting.model.family.response_mean is None:
+        return _expected(setting, setting.model.link.mu_eta, arm, draws)
+    mean = mean_function(setting.model, arm, draws, setting.target, setting.scale, setting.seed)
+    return _expected(setting, lambda eta: (mean(eta + _STEP) - mean(eta - _STEP)) / (2.0 * _STEP), arm, draws)
 
 
 def _expected(setting: Setting, function: Callable[[Array], Array], arm: NewRows, draws: Draws) -> Array:
@@ -196,12 +197,7 @@ def stacked(parts: Sequence[Linearised]) -> Linearised:
 
 def linearise(setting: Setting, quantity: Quantity) -> Linearised:
     """Return a quantity at the estimate, or at the mean of the draws, and its derivatives."""
-    draws = replace(
-        setting.draws,
-        b=setting.draws.b.mean(axis=0, keepdims=True),
-        effects=tuple(effects.mean(axis=0, keepdims=True) for effects in setting.draws.effects),
-        covariance=tuple(covariance.mean(axis=0, keepdims=True) for covariance in setting.draws.covariance),
-    )
+    draws = _mean_draw(setting.draws)
     found = [_arm(setting, arm, draws) for arm in quantity.arms]
     W = quantity.weights
     first = W is not None and quantity.average_first
@@ -218,9 +214,21 @@ def linearise(setting: Setting, quantity: Quantity) -> Linearised:
     return Linearised(estimate=estimate, G=G, U=None if U is None else sp.csr_array(U))
 
 
+def _mean_draw(draws: Draws) -> Draws:
+    """Return the mean of the draws, which of a point estimate is itself."""
+    if draws.n_draws == 1:
+        return draws
+    return Draws(
+        b=draws.b.mean(axis=0, keepdims=True),
+        effects=tuple(effects.mean(axis=0, keepdims=True) for effects in draws.effects),
+        covariance=tuple(covariance.mean(axis=0, keepdims=True) for covariance in draws.covariance),
+        aux={name: values.mean(axis=0, keepdims=True) for name, values in draws.aux.items()},
+        further={name: _mean_draw(part) for name, part in draws.further.items()},
+    )
+
+
 def _arm(setting: Setting, arm: NewRows, draws: Draws) -> Linearised:
-    mu = _expected(setting, setting.function, arm, draws)[0]
-    slope = _expected(setting, setting.derivative, arm, draws)[0]
+    mu, slope = _mean(setting, arm, draws, setting.seed)[0], _slope(setting, arm, draws)[0]
     U = None
     if setting.target == "conditional" and arm.blocks:
         U = sp.csr_array(sp.diags_array(slope) @ independent_Z(arm.blocks, arm.n))

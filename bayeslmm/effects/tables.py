@@ -33,7 +33,6 @@ NUMBERS = ("estimate", "se", "df", "statistic", "p_value", "lower", "upper", "p_
 """Columns of numbers, in order; a posterior has no `df`, `statistic` and `p_value`, a classical fit no `p_direction`."""
 _AT_ONCE = 20_000_000
 """Draws x rows of a table made at a time."""
-_LINEAR_MODELS = ("REML", "ML")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,10 +265,10 @@ def _tested(setting: Setting, estimate: Array, se: Array, df: Array, null: Array
 
 def _variance(setting: Setting, fit: ClassicalFit, found: Linearised, ddf: str | None) -> tuple[Array, Array]:
     """Return variances and degrees of freedom: Satterthwaite's, unless others are asked for or they cannot be had."""
-    if fit.method not in _LINEAR_MODELS:
+    if fit.generalised:
         if ddf not in (None, "asymptotic"):
             raise FitError(f"ddf='{ddf}' is of linear mixed models; this fit by {fit.method} has normal tests")
-        return variance_of(setting, fit, found, (fit.vcov().to_numpy(), _infinite), df=False)
+        return _variance_by(setting, fit, found, "asymptotic")
     if found.U is not None and ddf == "kenward-roger":
         raise FitError("Kenward and Roger's method is of the fixed effects alone; with random effects use ddf='satterthwaite'")
     if ddf is None:
@@ -294,10 +293,6 @@ def _usual_variance(setting: Setting, fit: ClassicalFit, found: Linearised) -> t
     message = f"tests are asymptotic, without degrees of freedom: {reason}; ask by ddf='satterthwaite' or 'asymptotic'"
     warnings.warn(BayesLmmWarning("asymptotic", message), stacklevel=7)
     return _variance_by(setting, fit, found, "asymptotic")
-
-
-def _infinite(contrast: Array) -> float:
-    return float("inf")
 
 
 def _warned(told: Array) -> Array:

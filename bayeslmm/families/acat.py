@@ -1,4 +1,4 @@
-"""Ordered levels, adjacent categories: P(y = k + 1 | y is k or k + 1) = F(eta - tau_k) on the logit."""
+"""Ordered levels, adjacent categories: P(y = k + 1 | y is k or k + 1) = F(eta - tau_k)."""
 
 from __future__ import annotations
 

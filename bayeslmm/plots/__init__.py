@@ -18,6 +18,7 @@ __all__ = ["KINDS", "compare_plot", "plot"]
 KINDS: Mapping[str, str] = MappingProxyType(
     {
         "fitted": "data with the fitted lines, a panel per group",
+        "effects": "what the fit predicts as each predictor changes, the others typical (conditional effects)",
         "ranef": "random effects of every level with their intervals (caterpillar)",
         "residuals": "residuals against fitted values, and their normal quantiles",
         "estimates": "estimates of all fits side by side on a standardised scale (forest)",
@@ -38,9 +39,10 @@ def plot(obj: Any, kind: str, **options: Any) -> Picture:
     obj
         A fit, or a `Comparison`.
     kind
-        One of `KINDS`: `fitted ranef residuals estimates profile trace rank ppc`.
+        One of `KINDS`: `fitted effects ranef residuals estimates profile trace rank ppc`.
     **options
-        Options of that kind, as its `draw` function states them: `group`, `x`, `limit`, `prob`, `seed`, `parameters`.
+        Options of that kind, as its `draw` function states them: `group`, `x`, `limit`, `prob`, `seed`, `parameters`, `variables`,
+        `target`, `points`.
 
     Returns
     -------

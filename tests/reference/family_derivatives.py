@@ -98,6 +98,24 @@ DENSITY = {
     "truncated_negative_binomial": lambda y, n, mu, q, s: hurdle(y, 0, nb_zero(mu, s), negative_binomial(y, mu, s)),
 }
 
+
+def levels(probabilities):
+    """Of three ordered levels with two thresholds: the log density from F below and above a point, by `probabilities`."""
+    return lambda link, y, eta, *taus: mp.log(probabilities(INVERSE[link], COMPLEMENT[link], eta, *taus)[y])
+
+
+def adjacent(below, above, eta, first, second):
+    weights = [above(eta - first) * above(eta - second), below(eta - first) * above(eta - second), below(eta - first) * below(eta - second)]
+    return [weight / sum(weights) for weight in weights]
+
+
+ORDERED = {
+    "cumulative": levels(lambda below, above, e, s, t: [below(s - e), below(t - e) - below(s - e), above(t - e)]),
+    "sratio": levels(lambda below, above, e, s, t: [below(s - e), above(s - e) * below(t - e), above(s - e) * above(t - e)]),
+    "cratio": levels(lambda below, above, e, s, t: [above(e - s), below(e - s) * above(e - t), below(e - s) * below(e - t)]),
+    "acat": levels(adjacent),
+}
+
 PROBABILITY = ("logit", "probit", "cloglog", "cauchit")
 COUNT = ("log", "sqrt", "softplus")
 FAMILIES = {
@@ -166,8 +184,23 @@ def cases():
                 yield family, (mean_link, *links), y, n, tuple(eta)
 
 
+def ordered_cases():
+    rng = random.Random(5)
+    for family in ORDERED:
+        for link, latent in (
+            ("logit", (-30.0, -3.0, 0.2, 4.0, 30.0)),
+            ("probit", (-9.0, -2.0, 0.2, 3.0, 9.0)),
+            ("cloglog", (-3.0, -1.0, 0.3, 1.5, 9.0)),
+        ):
+            grid = list(itertools.product((0, 1, 2), latent, ((-0.8, 0.9), (0.1, 0.11), (-2.0, 2.5))))
+            for y, eta, thresholds in rng.sample(grid, POINTS):
+                yield family, (link, "identity", "identity"), y, None, (eta, *thresholds)
+
+
 def derivatives(family, links, y, n, eta):
     def density(*e):
+        if family in ORDERED:
+            return ORDERED[family](links[0], y, *e)
         further = [INVERSE[link](value) for link, value in zip(links[1:], e[1:], strict=True)]
         q = COMPLEMENT[links[0]](e[0]) if links[0] in COMPLEMENT else None
         return DENSITY[family](mpf(y), n, INVERSE[links[0]](e[0]), q, *further)
@@ -182,7 +215,7 @@ def derivatives(family, links, y, n, eta):
 def main():
     rows = [
         {"family": family, "links": links, "y": y, "trials": n, "eta": eta, "derivatives": derivatives(family, links, y, n, eta)}
-        for family, links, y, n, eta in cases()
+        for family, links, y, n, eta in itertools.chain(cases(), ordered_cases())
     ]
     lines = ",\n".join(json.dumps(row) for row in rows)
     Path(__file__).with_suffix(".json").write_text(f"[\n{lines}\n]\n")

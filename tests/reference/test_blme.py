@@ -21,7 +21,9 @@ TOLERANCE = 1e-4
 """blme's optimiser (Nelder-Mead; the others stop earlier still) leaves theta good to about 2e-5, and all else that depends on it."""
 
 
-@pytest.mark.parametrize("case", CASES["linear"], ids=lambda case: f"{case['dataset']}-{'REML' if case['reml'] else 'ML'}-{case['formula']}")
+@pytest.mark.parametrize(
+    "case", CASES["linear"], ids=lambda case: f"{case['dataset']}-{'REML' if case['reml'] else 'ML'}-{case['formula']}"
+)
 def test_mode_is_that_of_blmer(case: dict[str, Any]) -> None:
     reference_dir()
     data = load_dataset(case["dataset"])

@@ -36,7 +36,7 @@ def frame(seed: int = 0, n: int = 90) -> pd.DataFrame:
     effect = rng.normal(size=9)[np.arange(n) % 9]
     data["y"] = 10.0 + data["x"] + data["f"].cat.codes + effect + rng.normal(size=n)
     data["y"] += 0.8 * rng.normal(size=9)[np.arange(n) % 9] * data["s"]
-    data["d"] = (rng.random(n) < expit(0.3 * (data["x"] - 6.0) + 0.5 * effect)).astype(int)
+    data["d"] = (rng.random(n) < expit(0.3 * (data["x"] - 6.0) + 1.5 * effect)).astype(int)
     return data
 
 
@@ -80,6 +80,7 @@ def generalised(formula: str = "d ~ x + f + (1 | g)", sd: float = 1.2) -> Classi
         ld_rx2=0.0,
         pwrss=0.0,
         search=None,
+        information=np.ones(model.design.n),
     )
 
 
@@ -130,7 +131,7 @@ def dense_error(fit: ClassicalFit, x: np.ndarray, z: np.ndarray) -> float:
         G[start : start + width, start : start + width] = np.kron(np.eye(block.n_levels), covariance)
         start += width
     W = np.hstack([design.X, Z])
-    C = W.T @ W / fit.sigma**2
+    C = W.T @ W / fit.sigma**2 if fit.information is None else W.T @ (fit.information[:, None] * W)
     C[design.p :, design.p :] += np.linalg.inv(G)
     weights = np.concatenate([x, z])
     return float(weights @ np.linalg.solve(C, weights))
@@ -366,10 +367,24 @@ def test_limits_of_predictions_are_made_on_the_scale_of_the_link() -> None:
     assert mean["upper"] == pytest.approx(expit(logit(mean["estimate"]) + half), rel=1e-9)
 
 
-def test_random_effects_of_a_generalised_fit_have_no_error_here() -> None:
-    for target in ("conditional", "new_group"):
-        with pytest.raises(FitError, match="known for linear mixed models only"):
-            bl.predictions(generalised(), target=target)
+def test_groups_own_predictions_of_a_generalised_fit() -> None:
+    fit = bl.glmer("d ~ x + (1 | g)", frame(), "bernoulli")
+    rows, theirs = bl.predictions(fit, target="conditional"), fit.predict(target="conditional", interval="confidence")
+    np.testing.assert_allclose(rows[COUNTS], theirs[COUNTS], rtol=1e-5)
+    design, mu = fit.model.design, rows["estimate"].to_numpy()
+    mean = bl.predictions(fit, by=True, target="conditional").iloc[0]
+    slope = mu * (1.0 - mu)
+    error = dense_error(fit, (slope[:, None] * design.X).mean(axis=0), (slope[:, None] * design.Z.toarray()).mean(axis=0))
+    assert mean["estimate"] == pytest.approx(mu.mean())
+    assert mean["se"] == pytest.approx(np.sqrt(error), rel=1e-6)
+    population = bl.predictions(fit, target="population")
+    np.testing.assert_allclose(population[COUNTS[:2]], fit.predict(target="population", interval="confidence")[COUNTS[:2]], rtol=1e-5)
+
+
+def test_what_a_generalised_fit_cannot_have() -> None:
+    with pytest.raises(FitError, match="use target='population'"):
+        bl.predictions(generalised(), target="new_group")
+    assert np.isfinite(bl.predictions(generalised(), target="new_group", scale="link")["se"]).all()
     with pytest.raises(FitError, match="normal tests"):
         bl.predictions(generalised(), ddf="satterthwaite")
 
@@ -447,6 +462,20 @@ def test_posterior_through_a_link() -> None:
     population = bl.predictions(fit, target="population").iloc[2]
     eta = draws.b @ fit.model.design.X[2]
     assert population["estimate"] == pytest.approx(np.mean([expit_mean(*pair) for pair in zip(eta, spread, strict=True)]), rel=1e-5)
+
+
+def test_the_mean_of_a_response_with_more_zeros() -> None:
+    class Counts(Logistic):
+        def draws(self) -> Draws:
+            found = super().draws()
+            return Draws(b=found.b, effects=found.effects, covariance=found.covariance, aux={"zi": np.linspace(0.1, 0.6, 200)})
+
+    fit = Counts(bl.model("w ~ s + (1 | g)", frame(), "zero_inflated_poisson"))
+    draws = fit.draws()
+    mu = (1.0 - draws.aux["zi"])[:, None] * np.exp(draws.b @ fit.model.design.X.T)
+    same(bl.predictions(fit, by=True).iloc[0], by_hand(mu.mean(axis=1)))
+    ratio = bl.comparisons(fit, "s", comparison="lnratio").iloc[0]
+    same(ratio, by_hand(draws.b[:, 1], 0.0))
 
 
 def test_many_draws_are_taken_some_at_a_time(posterior: FakePosterior, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as bl
+from bayeslmm.classical.glmm import fit_generalised
 from bayeslmm.classical.lmm import fit_model
 from bayeslmm.errors import FitError
 from bayeslmm.remedy import REMEDY_COLUMNS
@@ -164,6 +165,22 @@ def test_an_ml_fit_stays_by_ml() -> None:
     ladder = bl.remedy(fit, nuts=False)
     assert list(ladder.rungs) == ["ML", "MAP", "reduced"]
     assert [rung.method for rung in ladder.rungs.values()] == ["ML", "MAP (ML)", "ML"]
+
+
+def test_a_generalised_fit_has_the_same_ladder() -> None:
+    rng = np.random.default_rng(2)
+    g, x = np.repeat(np.arange(10), 12), rng.normal(size=120)
+    data = pd.DataFrame({"y": rng.poisson(np.exp(0.5 + 0.3 * x + 0.5 * rng.normal(size=10)[g])), "x": x, "g": g.astype(str)})
+    fit = fit_generalised(bl.model("y ~ x + (x | g)", data, "poisson"))
+    assert fit.is_singular
+    ladder = bl.remedy(fit, nuts=False)
+    assert [rung.method for rung in ladder.rungs.values()] == ["Laplace", "MAP (Laplace)", "Laplace"]
+    assert not ladder["MAP"].is_singular
+    assert ladder["MAP"].criterion > fit.criterion
+    assert ladder["reduced"].model.formula.text in ("y ~ x + (1 | g)", "y ~ x + (1 | g) + (0 + x | g)")
+    assert "Laplace fit of y ~ x + (x | g) was singular" in ladder.sentence
+    again = bl.refit(ladder["MAP"], data["y"])
+    np.testing.assert_allclose(again.theta, ladder["MAP"].theta, atol=1e-5)
 
 
 def test_what_is_no_classical_fit_is_refused(singular: bl.ClassicalFit) -> None:

@@ -121,6 +121,17 @@ def test_a_fit_by_map_is_searched_with_its_prior() -> None:
     np.testing.assert_allclose(found["theta_1"], fit.theta[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("n_agq", [0, 1, 5])
+def test_generalised_models_are_searched_too(n_agq: int) -> None:
+    fit = bl.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", bl.load_dataset("cbpp"), n_agq=n_agq)
+    found = bl.all_fit(fit, ["Newton", "L-BFGS-B", "COBYQA"])
+    assert set(found["verdict"]) == {"agrees"}
+    np.testing.assert_allclose(found["criterion"], fit.criterion, atol=1e-6)
+    np.testing.assert_allclose(found[list(fit.fixef().index)].to_numpy(), np.tile(fit.fixef(), (3, 1)), atol=1e-4)
+    np.testing.assert_allclose(found["theta_1"], fit.theta[0], atol=1e-4)
+    assert "sigma" not in found
+
+
 def test_what_cannot_be_searched_is_refused(sleep: pd.DataFrame, fit: bl.ClassicalFit) -> None:
     with pytest.raises(FitError, match="did you mean 'Powell'"):
         bl.all_fit(fit, "Powel")

@@ -163,6 +163,15 @@ def test_the_gradient_is_exact(name: str, reml: bool) -> None:
     np.testing.assert_allclose(gradient, differences, rtol=1e-6, atol=1e-5)
 
 
+def test_the_gradient_does_not_read_what_is_not_set() -> None:
+    """Half of the adjoint of the dense products is never written: what stood there in memory, be it NaN, must not count."""
+    made = whitened_of(fitted("variance_slope", True).model, True)
+    _, expected = noise.objective(made, made.start)
+    noise.problem_at(made, made.start[made.n_t :]).work.Mbar[...] = np.nan
+    _, gradient = noise.objective(made, made.start)
+    np.testing.assert_array_equal(gradient, expected)
+
+
 def at_point(fit: bl.ClassicalFit, point: np.ndarray) -> tuple[np.ndarray, Any, float, float]:
     """The twin's parameters at (theta, further parameters on their links' scale, log sigma where it has no predictor)."""
     theta, rest = point[: len(fit.theta)], point[len(fit.theta) :]
@@ -313,6 +322,7 @@ def test_tables() -> None:
     assert "sigma: ~ f" in text
     assert "\nar " in text
     assert "Residual" not in text
+    assert str(fitted("no_random", True).summary()).startswith("Linear model fit by generalized least squares (REML)")
 
 
 def test_normalized_residuals_are_uncorrelated_and_of_unit_variance() -> None:
