@@ -438,6 +438,8 @@ _DATA_SCALED = ("identity", "log", "inverse", "sqrt", "1/mu^2")
 
 def _scales(design: Design, link: Link, family: Family, *, weak: bool) -> _Scales:
     response = np.log(design.y) if family.log_scale else design.y
+    if weak and link.name == "identity" and family.parameters and not family.needs_trials:
+        return _identity_scales(design, response)
     linked = _linked_response(response, link)
     location, scale = 0.0, 2.5
     if link.name in _DATA_SCALED and not family.needs_trials:
@@ -446,18 +448,26 @@ def _scales(design: Design, link: Link, family: Family, *, weak: bool) -> _Scale
     if not weak:
         return _Scales(location=location, scale=scale, slope=np.inf, raw=np.inf, sigma=scale, weak=False)
     spread = _spread(response - (design.offset if link.name == "identity" else 0.0))
-    sigma = spread * float(np.sqrt(np.mean(design.weights))) if design.has_weights else spread
-    if link.name != "identity" or family.needs_trials or not family.parameters:
-        raw = max(2.5, float(np.sqrt(np.mean(linked**2)))) if link.name in _DATA_SCALED and not family.needs_trials else 2.5
-        return _Scales(location=location, scale=scale, slope=2.5, raw=raw, sigma=_significant(sigma), weak=True)
+    raw = max(2.5, float(np.sqrt(np.mean(linked**2)))) if link.name in _DATA_SCALED and not family.needs_trials else 2.5
+    return _Scales(location=location, scale=scale, slope=2.5, raw=raw, sigma=_significant(_weighted(spread, design)), weak=True)
+
+
+def _weighted(spread: float, design: Design) -> float:
+    """Return the spread of a row of weight one."""
+    return spread * float(np.sqrt(np.mean(design.weights))) if design.has_weights else spread
+
+
+def _identity_scales(design: Design, response: Array) -> _Scales:
+    """Return the weak scales where coefficients are on the scale of the response itself."""
     y = response - design.offset
+    spread = _spread(y)
     raw = 2.5 * max(spread, float(np.sqrt(np.mean(y**2))))
     return _Scales(
         location=_significant(float(np.median(y)), 4),
         scale=_significant(spread),
         slope=2.5 * spread,
         raw=raw,
-        sigma=_significant(sigma),
+        sigma=_significant(_weighted(spread, design)),
         weak=True,
     )
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from bayeslmm.priors import PriorRow
     from bayeslmm.series import Series
 
-__all__ = ["Factor", "factors", "prior_variable", "translate"]
+__all__ = ["Factor", "deviation_slots", "factors", "has_correlation", "prior_variable", "rows_of", "translate"]
 
 type Array = np.ndarray
 
@@ -80,7 +80,7 @@ class Factor:
 
     @property
     def correlated(self) -> bool:
-        return any(_has_correlation(block, structure) for block, structure in zip(self.blocks, self.structures, strict=True))
+        return any(has_correlation(block, structure) for block, structure in zip(self.blocks, self.structures, strict=True))
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -154,7 +154,8 @@ def _inner_dim(name: str, groups: Sequence[Factor]) -> str:
     return _free_name(name, {dim for factor in groups for dim in (factor.dim, factor.effect_dim, factor.effect_dim2)})
 
 
-def _has_correlation(block: RandomBlock, structure: Structure) -> bool:
+def has_correlation(block: RandomBlock, structure: Structure) -> bool:
+    """Whether a term has correlations: its structure does, and it has several effects."""
     return structure.correlated and block.n_effects > 1
 
 
@@ -206,7 +207,7 @@ def _coords(model: Model, groups: Sequence[Factor]) -> dict[str, Any]:
     coords: dict[str, Any] = {_inner_dim("obs", groups): np.arange(len(model.design.y))}
     for suffix, fixed in _predictors(model).items():
         coords[f"fixed{suffix}"] = list(fixed.names)
-        coords[_inner_dim(f"slope{suffix}", groups)] = [row.term for row in _rows(model, "fixed", suffix[1:])]
+        coords[_inner_dim(f"slope{suffix}", groups)] = [row.term for row in rows_of(model, "fixed", suffix[1:])]
     for factor in groups:
         coords[factor.dim] = list(factor.levels)
         coords[factor.effect_dim] = list(factor.effects)
@@ -220,7 +221,17 @@ def _predictors(model: Model) -> dict[str, FixedPart]:
     return {"": model.design.fixed} | {f"_{name}": fixed for name, (fixed, _) in model.design.parameters.items()}
 
 
-def _rows(model: Model, part: str, parameter: str = "", group: str = "") -> list[PriorRow]:
+def deviation_slots(factor: Factor) -> Array:
+    """Return, for each effect of a factor, which of its free standard deviations it has: effects of a term with `hom` share one."""
+    slots: list[int] = []
+    for block, structure in zip(factor.blocks, factor.structures, strict=True):
+        first = max(slots, default=-1) + 1
+        slots += [first] * block.n_effects if structure.hom else list(range(first, first + block.n_effects))
+    return np.array(slots)
+
+
+def rows_of(model: Model, part: str, parameter: str = "", group: str = "") -> list[PriorRow]:
+    """Return the prior rows of a part of one predictor: the mean's, or a further parameter's."""
     return [row for row in model.prior_rows if row.part == part and row.parameter == parameter and row.group == group]
 
 
@@ -270,7 +281,7 @@ def _fixed_effects(model: Model, fixed: FixedPart, parameter: str, suffix: str, 
     import pymc as pm
 
     pt = _tensors()
-    intercept_rows, slope_rows = _rows(model, "intercept", parameter), _rows(model, "fixed", parameter)
+    intercept_rows, slope_rows = rows_of(model, "intercept", parameter), rows_of(model, "fixed", parameter)
     dim = f"fixed{suffix}"
     if not fixed.names:
         pm.Deterministic(f"b{suffix}", pt.zeros(0), dims=dim)
@@ -321,25 +332,21 @@ def _standard_deviations(model: Model, factor: Factor) -> Any:
     """Return sd (effects,), one free number for each effect, or one for all effects of a term."""
     import pymc as pm
 
-    rows = _rows(model, "sd", factor.parameter, factor.group)
-    slots: list[int] = []
-    for block, structure in zip(factor.blocks, factor.structures, strict=True):
-        first = max(slots, default=-1) + 1
-        slots += [first] * block.n_effects if structure.hom else list(range(first, first + block.n_effects))
+    rows = rows_of(model, "sd", factor.parameter, factor.group)
     name = f"sd_{factor.label}"
     if len(rows) == len(factor.effects):
         return prior_variable(name, rows, 0.0, np.inf, dim=factor.effect_dim)
     free = prior_variable(f"tau_{factor.label}", rows, 0.0, np.inf, dim="")
-    return pm.Deterministic(name, free[np.array(slots)], dims=factor.effect_dim)
+    return pm.Deterministic(name, free[deviation_slots(factor)], dims=factor.effect_dim)
 
 
 def _correlation_factors(model: Model, factor: Factor) -> list[Any]:
     """Return each term's Cholesky factor of its correlation matrix, None where its effects are independent."""
-    rows = iter(_rows(model, "cor", factor.parameter, factor.group))
+    rows = iter(rows_of(model, "cor", factor.parameter, factor.group))
     several = len(factor.blocks) > 1
     result: list[Any] = []
     for position, (block, structure) in enumerate(zip(factor.blocks, factor.structures, strict=True), start=1):
-        if not _has_correlation(block, structure):
+        if not has_correlation(block, structure):
             result.append(None)
             continue
         name = f"{factor.label}[{position}]" if several else factor.label

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayeslmm.checks.simulated import LEVEL, ranked, stacked, tail
+from bayeslmm.checks.simulated import LEVEL, ranked, tail
 from bayeslmm.errors import DataError, FitError, suggest
 from bayeslmm.fit import Check
 from bayeslmm.prediction import whole_number
@@ -114,7 +114,7 @@ def uniformity(fit: Fit, *, n: int = 1000, conditional: bool = False, seed: int 
     cells = min(n + 1, _CELLS)
     u, counts = np.empty(fit.nobs), np.zeros((n + 1) * cells)
     within = np.random.default_rng(n)
-    for here, ranks in ranked(fit, n, conditional=conditional, seed=seed):
+    for here, _, ranks in ranked(fit, n, conditional=conditional, seed=seed):
         u[here] = (ranks[0] + within.random(ranks.shape[1])) / (n + 1.0)
         place = np.arange(n + 1)[:, None] * cells + ranks * cells // (n + 1)
         counts += np.bincount(place.ravel(), minlength=counts.size)
@@ -232,10 +232,9 @@ def outliers(fit: Fit, *, n: int = 1000, conditional: bool = False, seed: int = 
 
     n = whole_number(n)
     counts = np.zeros(n + 1, dtype=int)
-    for _, ranks in ranked(fit, n, conditional=conditional, seed=seed):
-        counts += np.sum((ranks == 0) | (ranks == n), axis=1)
     outside = np.zeros(fit.nobs, dtype=bool)
-    for here, values in stacked(fit, n, conditional=conditional, seed=seed):
+    for here, values, ranks in ranked(fit, n, conditional=conditional, seed=seed):
+        counts += np.sum((ranks == 0) | (ranks == n), axis=1)
         outside[here] = (values[0] < values[1:].min(axis=0)) | (values[0] > values[1:].max(axis=0))
     probability = 2.0 / (n + 1.0)
     return Outliers(
@@ -345,7 +344,7 @@ def trend(fit: Fit, by: str | None = None, *, bins: int = 8, n: int = 1000, cond
     n, known = whole_number(n), place >= 0
     rows = np.bincount(place[known], minlength=len(labels))
     sums = np.zeros((n + 1, len(labels)))
-    for here, ranks in ranked(fit, n, conditional=conditional, seed=seed):
+    for here, _, ranks in ranked(fit, n, conditional=conditional, seed=seed):
         some = known[here]
         member = np.eye(len(labels))[place[here][some]]
         sums += (ranks[:, some] + 0.5) @ member / (n + 1.0)

@@ -31,28 +31,27 @@ def stacked(fit: Fit, n: int, *, conditional: bool, seed: int) -> Iterator[tuple
         yield here, np.concatenate([y[None, here], simulated])
 
 
-def ranked(fit: Fit, n: int, *, conditional: bool, seed: int) -> Iterator[tuple[slice, Array]]:
-    """Yield the ranks 0 .. n of the responses of `stacked` within their row, ties broken at random, some rows at a time.
+def ranked(fit: Fit, n: int, *, conditional: bool, seed: int) -> Iterator[tuple[slice, Array, Array]]:
+    """Yield the responses of `stacked` with their ranks 0 .. n within their row, ties of counts broken at random, some rows at a time.
 
-    Where the model holds and its parameters are known, the n + 1 columns of ranks are exchangeable, whatever depends on what within
-    a response: a statistic of the observed one is a draw from the distribution of that of the simulated ones.
+    Where the model holds and its parameters are known, the n + 1 sets of ranks are exchangeable, whatever depends on what within a
+    response: a statistic of the observed one is a draw from the distribution of that of the simulated ones.
     """
-    ties = generator(seed).spawn(1)[0]
+    ties = generator(seed).spawn(1)[0] if fit.model.family.discrete else None
     size = max(1, _BLOCK // (n + 1))
     for here, values in stacked(fit, n, conditional=conditional, seed=seed):
         for start in range(here.start, here.stop, size):
             stop = min(start + size, here.stop)
-            yield slice(start, stop), _ranks(values[:, start - here.start : stop - here.start], ties)
+            some = values[:, start - here.start : stop - here.start]
+            yield slice(start, stop), some, _ranks(some if ties is None else some + ties.random(some.shape))
 
 
-def _ranks(values: Array, ties: np.random.Generator) -> Array:
-    """Return the ranks (S, m) of values (S, m) within their column, ties in random order."""
-    shuffled = np.argsort(ties.random(values.shape), axis=0)
-    order = np.argsort(np.take_along_axis(values, shuffled, axis=0), axis=0, kind="stable")
-    ranks = np.empty(values.shape, dtype=np.int64)
-    positions = np.broadcast_to(np.arange(len(values))[:, None], values.shape)
-    np.put_along_axis(ranks, np.take_along_axis(shuffled, order, axis=0), positions, axis=0)
-    return ranks
+def _ranks(values: Array) -> Array:
+    """Return the ranks (S, m) of values (S, m) within their column."""
+    order = np.argsort(np.ascontiguousarray(values.T), axis=1)
+    ranks = np.empty(order.shape, dtype=np.int64)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(len(values)), order.shape), axis=1)
+    return ranks.T
 
 
 def tail(observed: float, simulated: Array, alternative: str) -> float:

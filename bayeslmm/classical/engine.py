@@ -514,11 +514,16 @@ def theta_of(problem: Placed, t: Array) -> Array:
     """
     theta = np.zeros(len(problem.scale))
     for term in problem.terms:
-        theta[term.theta] = _own(problem, term, t)
-        if term.structure.linear:
-            L = term.structure.factor(theta[term.theta], term.k)
-            theta[term.theta] = _coordinates(term, _lower(term.T, L) if term.free else L)
+        theta[term.theta] = _term_theta(problem, term, t)
     return theta
+
+
+def _term_theta(problem: Placed, term: Term, t: Array) -> Array:
+    own = _own(problem, term, t)
+    if not term.structure.linear:
+        return own
+    L = term.structure.factor(own, term.k)
+    return _coordinates(term, _lower(term.T, L) if term.free else L)
 
 
 def _own(problem: Placed, term: Term, t: Array) -> Array:
@@ -551,13 +556,38 @@ def vector_of(problem: Placed, theta: Array) -> Array:
 
 
 def theta_jacobian(problem: Placed, t: Array) -> Array:
-    """Return d theta / d t (n_theta, n_theta) by central differences."""
+    """Return d theta / d t (n_theta, n_theta), block by block: exact for free terms inside the boundary, by central differences else."""
+    J = np.zeros((len(problem.scale), len(problem.scale)))
+    for term in problem.terms:
+        slope = _free_slope(term, t[term.theta]) if term.free else None
+        J[term.theta, term.theta] = _term_differences(problem, term, t) if slope is None else slope
+    return J
+
+
+def _term_differences(problem: Placed, term: Term, t: Array) -> Array:
     columns = []
-    for i in range(len(problem.scale)):
+    for i in range(term.theta.start, term.theta.stop):
         h = np.zeros(len(problem.scale))
         h[i] = 1e-6
-        columns.append((theta_of(problem, t + h) - theta_of(problem, t - h)) / 2e-6)
-    return np.array(columns).T.reshape(len(problem.scale), len(problem.scale))
+        columns.append((_term_theta(problem, term, t + h) - _term_theta(problem, term, t - h)) / 2e-6)
+    return np.array(columns).T
+
+
+def _free_slope(term: Term, t: Array) -> Array | None:
+    """Return the derivative of a free term's theta; None where its factor is singular.
+
+    With C Q' = T L(t), C lower-triangular, dC = C (tril X + (triu X)'), X = C^-1 T dL Q less its diagonal in the second part.
+    """
+    basis = term.structure.jacobian(t, term.k)
+    Q, R = np.linalg.qr((term.T @ term.structure.factor(t, term.k)).T)
+    C = R.T
+    pivots = np.diagonal(C)
+    if np.min(np.abs(pivots)) <= 1e-6 * np.max(np.abs(C)):
+        return None
+    X = np.linalg.solve(C, term.T @ basis @ Q)
+    slopes = C @ (np.tril(X) + np.swapaxes(np.triu(X, 1), 1, 2)) * np.sign(pivots)
+    flat = basis.reshape(len(basis), -1)
+    return np.asarray(flat @ slopes.reshape(len(basis), -1).T)
 
 
 def turned(problem: Placed, t: Array) -> list[Array | None]:

@@ -88,7 +88,8 @@ class Further:
 
     def natural(self, eta: Array | None = None) -> Array:
         """Return the parameter itself at some values of its predictor; of a constant, the constant."""
-        return np.asarray(LINKS[self.link].inverse(self.beta if eta is None else eta))
+        with np.errstate(over="ignore"):
+            return np.asarray(LINKS[self.link].inverse(self.beta if eta is None else eta))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

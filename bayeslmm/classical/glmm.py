@@ -152,7 +152,7 @@ def glmm_problem(model: Model) -> tuple[Glmm | None, Glm, tuple[Predictor, ...]]
     _check_model(model)
     design, family = model.design, model.family
     begin = family.start_parameters(design.y, design.trials)
-    data = [PredictorData(name="", X=design.X, offset=design.offset, start=model.link.link(family.start(design.y, design.trials)))]
+    data = [PredictorData(name="", X=design.X, offset=design.offset, start=_start_of(model))]
     blocks = [(0, block) for block in design.blocks]
     for k, parameter in enumerate(family.parameters, start=1):
         part = design.parameters.get(parameter.name)
@@ -165,6 +165,15 @@ def glmm_problem(model: Model) -> tuple[Glmm | None, Glm, tuple[Predictor, ...]]
         for _, block in blocks
     ]
     return prepare(_likelihood(model), data, terms, [k for k, _ in blocks])
+
+
+def _start_of(model: Model) -> Array:
+    """Return where the mean's predictor may start (n,): the family's start, where the link can reach it."""
+    design = model.design
+    with np.errstate(all="ignore"):
+        eta = np.asarray(model.link.link(model.family.start(design.y, design.trials)), dtype=float)
+    usable = np.isfinite(eta)
+    return np.where(usable, eta, np.mean(eta[usable]) if np.any(usable) else 0.0)
 
 
 def _check_model(model: Model) -> None:
@@ -273,8 +282,9 @@ def _optimum(problem: Glmm, method: _Method, start: Array | None) -> Minimum:
     first = np.concatenate([problem.gamma[m:], problem.start if start is None else inside(problem, vector_of(problem, start))])
     curvature = np.concatenate([problem.information[m:], problem.curvature])
     evaluations = 0
+    problem.warm.inner = problem.gamma[:m].copy()
+    first[problem.p - m :] *= _usable_share(problem, first)
     if method.m == 0:
-        problem.warm.inner = problem.gamma[:m].copy()
         near, _, evaluations = approach(lambda x: laplace(problem, x, m), first, _box(problem, m), curvature)
         mode, _ = at_mode(problem, near, m)
         first = np.concatenate([problem.gamma[:m] if mode is None else mode.inner, near])
@@ -294,6 +304,25 @@ def _optimum(problem: Glmm, method: _Method, start: Array | None) -> Minimum:
 
     found = search(method.objective, first, box, curvature, others=others, doubtful=doubtful)
     return replace(found, evaluations=found.evaluations + evaluations)
+
+
+def _usable_share(problem: Glmm, x: Array) -> float:
+    """Return how far from zero the covariance parameters may start, so that the likelihood has a value: all of the way, or less.
+
+    Raises
+    ------
+    FitError
+        Where it has none even without random effects to speak of.
+    """
+    outer = problem.p - problem.n_mean
+    for share in (1.0, 0.3, 0.1, 0.02):
+        there = np.concatenate([x[:outer], share * x[outer:]])
+        if np.isfinite(laplace(problem, there, problem.n_mean)[0]):
+            return share
+    raise FitError(
+        "the likelihood has no value where the search starts: the link lets the mean leave the range of the family (as `identity`, "
+        "`inverse` and `sqrt` do); use a link that keeps it inside, as `log` or `logit`, or give the formula an intercept"
+    )
 
 
 def _hessian(objective: Objective, found: Minimum, free: Array) -> Array:

@@ -61,7 +61,8 @@ def laplace(problem: Glmm, x: Array, m: int = 0) -> tuple[float, Array]:
     row_kernels.total(rows, mode.d1, r_1)
     lambar = work.lambar + blocked.outer_blocks(system, r_e, mode.u) + blocked.outer_blocks(system, r_1, t)
     gradient = np.concatenate([by_coefficients(problem.predictors, e)[m:], slope_of(problem, x[problem.p - m :], lambar)])
-    return mode.penalised + mode.logdet, gradient
+    value = mode.penalised + mode.logdet
+    return (value, gradient) if np.all(np.isfinite(gradient)) else (np.inf, np.zeros_like(x))
 
 
 def _through_mode(problem: Glmm, mode: Mode, lam: Array) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -183,7 +183,7 @@ def _square(curvature: Array) -> Array:
 
 
 def search(
-    function: Objective, start: Array, box: Box, curvature: Array, *, others: Sequence[Array] = (), doubtful: Callable[[Minimum], bool]
+    function: Objective, start: Array, box: Box, curvature: Array, *, others: Iterable[Array] = (), doubtful: Callable[[Minimum], bool]
 ) -> Minimum:
     """Return the best minimum from `start`, and from `others` as well where the first is `doubtful`."""
     best = minimise(function, start, box, curvature)
@@ -268,7 +268,7 @@ def _descent(hessian: Array, gradient: Array, free: Array) -> Array:
     direction = np.zeros_like(gradient)
     if not np.any(free):
         return direction
-    inner = hessian[np.ix_(free, free)]
+    inner = hessian if free.all() else hessian[np.ix_(free, free)]
     factor, step, failed = lapack.dposv(inner, gradient[free])
     pivots = np.diagonal(factor)
     if failed == 0 and np.min(pivots) ** 2 > 1e-8 * np.max(pivots) ** 2:

@@ -63,7 +63,7 @@ def quadrature(problem: Glmm, x: Array, k: int) -> tuple[float, Array]:
     by_L = np.sum(-2.0 * np.sum(share * slopes * u, axis=0) + 2.0 * by_log_S * L * D / S)
     by_L += np.sum(np.bincount(level, z * c[own], size) * mode.u + t * np.bincount(level, z * mode.d1[own], size) - L * t * D * mode.u)
     gradient = np.concatenate([by_coefficients(problem.predictors, e), slope_of(problem, x[problem.p :], np.array([by_L]))])
-    return value, gradient
+    return (value, gradient) if np.all(np.isfinite(gradient)) else (np.inf, np.zeros_like(x))
 
 
 def _at_nodes(problem: Glmm, eta: Array, moved: Array, own: int) -> tuple[Array, Array]:

@@ -94,7 +94,7 @@ def predictions(
     >>> import bayeslmm as bl
     >>> fit = bl.lmer("Reaction ~ Days + (Days | Subject)", bl.load_dataset("sleepstudy"))
     >>> bl.predictions(fit, "mean", {"Days": [0, 9]})[["estimate", "se", "df", "Days"]].round(2).values.tolist()
-    [[251.41, 6.82, 17.0, 0.0], [345.61, 15.17, 17.0, 9.0]]
+    [[251.41, 6.82, 17.0, 0.0], [345.61, 14.63, 17.0, 9.0]]
     """
     setting = setting_of(fit, target, scale, seed)
     question = asked(by, ddf, prob, hypothesis, on_link=True)

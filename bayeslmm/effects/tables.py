@@ -144,8 +144,8 @@ def _averages(rows: Rows, by: tuple[str, ...] | None) -> tuple[pd.DataFrame | No
             raise DataError(f"by: the rows have no column '{name}'{suggest(name, [str(c) for c in rows.frame.columns])}", column=name)
     if by:
         codes = rows.frame.groupby(list(by), observed=True, sort=True).ngroup().to_numpy()
-        first = [int(np.flatnonzero(codes == code)[0]) for code in range(int(codes.max(initial=-1)) + 1)]
-        groups = rows.frame[list(by)].iloc[first].reset_index(drop=True)
+        found, first = np.unique(codes, return_index=True)
+        groups = rows.frame[list(by)].iloc[first[found >= 0]].reset_index(drop=True)
     else:
         codes, groups = np.zeros(rows.n, dtype=int), pd.DataFrame(index=range(1))
     inside = np.flatnonzero(codes >= 0)

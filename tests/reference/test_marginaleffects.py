@@ -165,3 +165,36 @@ def test_comparisons_on_a_balanced_grid_are_contrasts_of_marginal_means(number: 
         ours = bl.comparisons(mixed(number), {name: spread}, by=by or True, newdata=grid, ddf=question["ddf"])
     ours["contrast"] = ours["contrast"].map(lambda text: re.sub(r"\b(?=[\d.]+)", name if text[0].isdigit() else "", text))
     compared(number, ours, ["contrast", *by], question)
+
+
+# Generalised mixed models, against emmeans of glmer --------------------------------------------------------------------
+
+
+GENERALISED = json.loads((Path(__file__).parent / "marginal_glmer.json").read_text(encoding="utf8"))
+SEARCHED = {"rtol": 5e-5, "atol": 1e-6}
+"""glmer's standard errors are by finite differences of the deviance."""
+
+
+def as_glmer(name: str, kind: str, ours: pd.DataFrame, columns: list[str | None]) -> None:
+    stored = GENERALISED[name][kind]["values"]
+    for place, column in enumerate(columns):
+        if column is not None:
+            np.testing.assert_allclose(ours[column], [float(row[place]) for row in stored], **SEARCHED, err_msg=column)
+
+
+def test_means_and_odds_ratios_of_a_binomial_mixed_model() -> None:
+    fit = bl.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", bl.load_dataset("cbpp"), "binomial")
+    numbers = ["estimate", "se", None, "lower", "upper"]
+    as_glmer("cbpp", "link", bl.predictions(fit, "balanced", scale="link"), numbers)
+    as_glmer("cbpp", "response", bl.predictions(fit, "balanced"), numbers)
+    as_glmer("cbpp", "odds", bl.comparisons(fit, "period", by=True, comparison="lnor", newdata="mean"), numbers)
+
+
+def test_means_and_differences_of_a_poisson_mixed_model() -> None:
+    data = bl.load_dataset("grouseticks").assign(cHEIGHT=lambda table: (table["HEIGHT"] - 460) / 50)
+    fit = bl.glmer("TICKS ~ YEAR + cHEIGHT + (1 | LOCATION)", data, "poisson")
+    as_glmer("grouseticks", "response", bl.predictions(fit, "balanced", {"cHEIGHT": 0.5}), ["estimate", "se", None, "lower", "upper"])
+    grid = pd.DataFrame({"cHEIGHT": [0.5], "YEAR": ["95"]})
+    ours = bl.comparisons(fit, {"YEAR": "pairwise"}, by=True, newdata=grid)
+    as_glmer("grouseticks", "difference", ours, ["estimate", "se", None, "statistic"])
+    assert ours["contrast"].tolist() == ["96 - 95", "97 - 95", "97 - 96"]

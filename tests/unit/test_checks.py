@@ -115,7 +115,7 @@ def test_ranks_are_those_of_a_loop(name: str, request: pytest.FixtureRequest) ->
     fit, n = request.getfixturevalue(name), 30
     simulated = fit.simulate(n, seed=4).to_numpy().T
     values = np.vstack([fit.model.design.y, simulated])
-    for here, ranks in ranked(fit, n, conditional=False, seed=4):
+    for here, _, ranks in ranked(fit, n, conditional=False, seed=4):
         for column, own in zip(values[:, here].T, ranks.T, strict=True):
             assert sorted(own) == list(range(n + 1))
             for value, rank in zip(column, own, strict=True):
@@ -124,7 +124,7 @@ def test_ranks_are_those_of_a_loop(name: str, request: pytest.FixtureRequest) ->
 
 def test_ties_are_broken_evenly() -> None:
     fit = known("poisson", rows(1, groups=1, size=5000).assign(y=[1.0] + [0.0] * 4999), "y ~ x", b=(-20.0, 0.0))
-    _, ranks = next(iter(ranked(fit, 4, conditional=False, seed=0)))
+    _, _, ranks = next(iter(ranked(fit, 4, conditional=False, seed=0)))
     np.testing.assert_allclose(np.bincount(ranks[0]) / 5000, 0.2, atol=4 * np.sqrt(0.16 / 5000))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bayeslmm.classical.engine import (
@@ -17,8 +18,10 @@ from bayeslmm.classical.engine import (
     turned,
     vector_of,
 )
+from bayeslmm.classical.lmm import problem_of
 from bayeslmm.covariance import STRUCTURES
 from bayeslmm.errors import FitError
+from bayeslmm.model import model
 from tests.unit.classical import twin
 
 N = 90
@@ -252,3 +255,16 @@ def test_the_criterion_is_level_at_the_limits_of_a_correlation(rho: float) -> No
     assert abs(t[1]) == pytest.approx(np.pi / 2.0)
     assert theta_of(problem, t)[1] == rho
     assert objective(problem, t)[1][1] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("term", ["(x | g)", "(x || g)", "(poly(x, 2) | g)", "(x | g) + (1 | h)"])
+def test_slope_of_theta_is_that_of_differences(term: str) -> None:
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {"x": rng.normal(size=90), "g": np.repeat(np.arange(15), 6).astype(str), "h": np.tile(np.arange(6), 15).astype(str)}
+    )
+    problem = problem_of(model(f"y ~ x + {term}", frame.assign(y=rng.normal(size=90))))
+    for t in rng.normal(size=(5, problem.n_theta)):
+        steps = 1e-6 * np.eye(problem.n_theta)
+        expected = np.column_stack([(theta_of(problem, t + h) - theta_of(problem, t - h)) / 2e-6 for h in steps])
+        np.testing.assert_allclose(theta_jacobian(problem, t), expected, rtol=1e-7, atol=1e-7)
