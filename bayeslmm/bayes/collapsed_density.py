@@ -108,6 +108,7 @@ class Density:
     plan: Plan
     groups: tuple[Factor, ...]
     stretched: tuple[Stretched, ...]
+    fixed_names: tuple[str, ...]
     means: Array
     intercept: int
     start: Array
@@ -198,6 +199,7 @@ def density_of(model: Model) -> Density:
         plan=plan,
         groups=groups,
         stretched=_stretched(plan, terms, len(rows) - 1 - len(units)),
+        fixed_names=design.fixed.names,
         means=means,
         intercept=intercept,
         start=start,

@@ -18,8 +18,8 @@ from bayeslmm.bayes import draws as arrays
 from bayeslmm.bayes import summary as summaries
 from bayeslmm.bayes.checks import diagnose, quick_problem
 from bayeslmm.checks import model_checks
-from bayeslmm.bayes.samplers import TARGET_ACCEPT, Settings, available_cores, sample, sampler_named, shows_progress
-from bayeslmm.bayes.translate import factors, translate
+from bayeslmm.bayes.samplers import SAMPLERS, TARGET_ACCEPT, Settings, available_cores, sample, sampler_named, shows_progress
+from bayeslmm.bayes.translate import factors
 from bayeslmm.design import weak_groups
 from bayeslmm.errors import BayesLmmError, ConvergenceWarning, DataWarning, FitError, PriorError
 from bayeslmm.fit import Diagnostics, Draws
@@ -280,7 +280,9 @@ def brm(
     seed
         Same seed, same draws. Default: a fresh one, kept in `.provenance`.
     sampler
-        `"auto"` (nutpie), `"nutpie"`, `"pymc"`, `"numpyro"`, `"blackjax"`.
+        `"auto"`: `"collapsed"` where it applies, otherwise `"nutpie"`. `"collapsed"` integrates the random effects of a Gaussian linear
+        mixed model out, samples the other parameters and draws the effects afterwards: the same posterior in a fraction of the
+        time, with nothing to compile. On the model as PyMC: `"nutpie"`, `"pymc"`, `"numpyro"`, `"blackjax"`.
     target_accept
         NUTS's target acceptance between 0 and 1; raise it against divergences. Default: 0.9.
     progressbar
@@ -320,7 +322,7 @@ def brm(
     for sentence in weak_groups(ready.design, residual=ready.family.scale is not None):
         warnings.warn(DataWarning("weak_groups", f"{sentence}: its posterior rests on the prior"), stacklevel=2)
     settings = _settings(chains, draws, tune, cores, seed, target_accept, progressbar, ready)
-    return sample_model(ready, sampler_named(sampler), settings)
+    return sample_model(ready, sampler_named(sampler, ready), settings)
 
 
 def _settings(
@@ -371,9 +373,8 @@ def sample_model(model: Model, sampler: str, settings: Settings) -> BayesFit:
     """Sample a model's posterior with checked settings and return the fit."""
     _refuse_improper(model)
     started = time.perf_counter()
-    pymc_model = translate(model)
     names = arrays.posterior_names(model)
-    raw = sample(sampler, pymc_model, names, settings)
+    raw = sample(sampler, model, names, settings)
     provenance = {
         "sampler": sampler,
         "chains": settings.chains,
@@ -382,7 +383,7 @@ def sample_model(model: Model, sampler: str, settings: Settings) -> BayesFit:
         "seed": settings.seed,
         "target_accept": settings.target_accept,
         "seconds": time.perf_counter() - started,
-        "versions": _versions(("bayeslmm", "pymc", sampler, "arviz", "numpy")),
+        "versions": _versions(("bayeslmm", "pymc", SAMPLERS[sampler].package, "arviz", "numpy")),
     }
     fit = BayesFit(model=model, tree=_tree(model, raw, names), provenance=MappingProxyType(provenance))
     problem = quick_problem(fit.tree)

@@ -1,4 +1,4 @@
-"""The samplers of a `pymc.Model`, one function each; `SAMPLERS` lists them by name."""
+"""The samplers of a model's posterior, one function each; `SAMPLERS` lists them by name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeslmm.bayes.collapsed import limit, sample_collapsed
+from bayeslmm.bayes.translate import translate
 from bayeslmm.errors import FitError, suggest
 
-__all__ = ["SAMPLERS", "TARGET_ACCEPT", "Settings", "sample", "sampler_named"]
+if TYPE_CHECKING:
+    from bayeslmm.model import Model
+
+__all__ = ["SAMPLERS", "TARGET_ACCEPT", "Sampler", "Settings", "sample", "sampler_named"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,35 @@ class Settings:
     key: str
 
 
-type Sampler = Callable[[Any, Sequence[str], Settings], Any]
+type PymcSampler = Callable[[Any, Sequence[str], Settings], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """A sampler: `run`, a function of (model, names of the variables to keep, settings) that returns a DataTree.
+
+    `package`: what it needs installed. `limit`: why it cannot sample a model, None where it can.
+    """
+
+    run: Callable[[Model, Sequence[str], Settings], Any]
+    package: str
+    limit: Callable[[Model], str | None] = lambda model: None
+
+
+def _translated(run: PymcSampler, package: str) -> Sampler:
+    """Return a sampler of the model's translation to PyMC.
+
+    Arithmetic is strict, so that a seed gives the same draws whether the density was compiled now or lay in the compiler's cache.
+    """
+
+    def run_translated(model: Model, names: Sequence[str], settings: Settings) -> Any:
+        from pytensor.configdefaults import config
+
+        # Reassociated sums depend on what the compiler inlines, which differs between a first compilation and one from its cache.
+        with config.change_flags(numba__fastmath=False):
+            return run(translate(model), names, settings)
+
+    return Sampler(run=run_translated, package=package)
 
 
 def _nutpie(model: Any, names: Sequence[str], settings: Settings) -> Any:
@@ -81,7 +114,7 @@ def _compiled(model: Any, names: Sequence[str], key: str) -> Any:
     return compiled
 
 
-def _by_pymc(name: str) -> Sampler:
+def _by_pymc(name: str) -> PymcSampler:
     def run(model: Any, names: Sequence[str], settings: Settings) -> Any:
         import pymc as pm
 
@@ -143,48 +176,53 @@ def _blackjax(model: Any, names: Sequence[str], settings: Settings) -> Any:
 
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
-    {"nutpie": _nutpie, "pymc": _by_pymc("pymc"), "numpyro": _by_pymc("numpyro"), "blackjax": _blackjax}
+    {
+        "collapsed": Sampler(run=sample_collapsed, package="nutpie", limit=limit),
+        "nutpie": _translated(_nutpie, "nutpie"),
+        "pymc": _translated(_by_pymc("pymc"), "pymc"),
+        "numpyro": _translated(_by_pymc("numpyro"), "numpyro"),
+        "blackjax": _translated(_blackjax, "blackjax"),
+    }
 )
-"""Sampler name -> function of (pymc model, names of the variables to keep, settings), which returns a DataTree."""
+"""Every sampler by its name."""
 
-AUTO = "nutpie"
+AUTO = ("collapsed", "nutpie")
+"""What `"auto"` stands for: the first that can sample the model."""
 TARGET_ACCEPT = 0.9
 """Above the samplers' own 0.8: the posteriors of standard deviations near zero are narrow there."""
 
 
-def sampler_named(name: str) -> str:
-    """Return the sampler that a name stands for (`"auto"` is nutpie).
+def sampler_named(name: str, model: Model) -> str:
+    """Return the sampler that a name stands for: for `"auto"`, the collapsed one where it applies, else nutpie.
 
     Raises
     ------
     FitError
-        If there is none of that name, or its package is not installed.
+        If there is none of that name, its package is not installed, or it cannot sample the model.
     """
     known = ["auto", *SAMPLERS]
     if name not in known:
         raise FitError(f"unknown sampler {name!r}{suggest(str(name), known)}; known: {', '.join(known)}")
-    chosen = AUTO if name == "auto" else name
-    if find_spec(chosen) is None:
+    chosen = next(one for one in AUTO if SAMPLERS[one].limit(model) is None) if name == "auto" else name
+    reason = SAMPLERS[chosen].limit(model)
+    if reason is not None:
+        raise FitError(f"the sampler '{chosen}' does not apply: {reason}; leave sampler='auto'")
+    if find_spec(SAMPLERS[chosen].package) is None:
         raise FitError(f"the sampler '{chosen}' is not installed; install bayeslmm[jax], or leave sampler='auto'")
     return chosen
 
 
-def sample(name: str, model: Any, names: Sequence[str], settings: Settings) -> Any:
-    """Draw from a `pymc.Model` in silence (but for the progress bar) and return the sampler's DataTree.
-
-    Arithmetic is strict, so that a seed gives the same draws whether the density was compiled now or lay in the compiler's cache.
+def sample(name: str, model: Model, names: Sequence[str], settings: Settings) -> Any:
+    """Draw from a model's posterior in silence (but for the progress bar) and return the sampler's DataTree.
 
     Raises
     ------
     FitError
         If the sampler cannot start or breaks off, with its own message.
     """
-    from pytensor.configdefaults import config
-
-    # Reassociated sums depend on what the compiler inlines, which differs between a first compilation and one from its cache.
-    with _quiet(), config.change_flags(numba__fastmath=False):
+    with _quiet():
         try:
-            return SAMPLERS[name](model, names, settings)
+            return SAMPLERS[name].run(model, names, settings)
         except Exception as failure:  # whatever a sampler raises: it is not of this package
             said = str(failure).strip() or type(failure).__name__
             raise FitError(f"the sampler '{name}' failed: {said.splitlines()[0]}") from failure

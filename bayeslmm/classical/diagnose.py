@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayeslmm.checks import model_checks
+from bayeslmm.classical.separated import WAY_OUT, separated
 from bayeslmm.covariance import structure_of
 from bayeslmm.fit import Check, Diagnostics
 
@@ -42,7 +43,19 @@ _LARGE = 1e7
 
 def diagnose(fit: ClassicalFit) -> Diagnostics:
     """Return all checks of a classical fit; see `Check`."""
-    checks = (_arrived(fit), _lme4_gradient(fit), _hessian(fit), _singular(fit), _scaling(fit), _rank(fit), _levels(fit))
+    from bayeslmm.classical.adequacy import laplace_accuracy
+
+    checks = (
+        _arrived(fit),
+        _lme4_gradient(fit),
+        _hessian(fit),
+        _separated(fit),
+        _singular(fit),
+        laplace_accuracy(fit),
+        _scaling(fit),
+        _rank(fit),
+        _levels(fit),
+    )
     return Diagnostics(checks=tuple(check for check in checks if check is not None) + model_checks(fit))
 
 
@@ -52,21 +65,42 @@ def singular_terms(fit: ClassicalFit) -> list[str]:
     As lme4's `isSingular`, but whatever the units of the predictors: each effect is measured by the root mean square of its column,
     in unstructured terms of what its column has beside the earlier ones.
     """
-    return [f"({' + '.join(block.effects)} | {block.group})" for block, _ in singular_blocks(fit)]
+    return [
+        f"({' + '.join(block.effects)} | {block.group}){of_parameter}"
+        for of_parameter, blocks, theta in _parts(fit)
+        for block, _ in _at_the_limit(blocks, theta)
+    ]
 
 
 def singular_blocks(fit: ClassicalFit) -> list[tuple[RandomBlock, Array]]:
-    """Return the blocks of `singular_terms`, with their theta."""
+    """Return the blocks of the mean's `singular_terms`, with their theta."""
+    return _at_the_limit(fit.model.design.blocks, fit.theta)
+
+
+def _parts(fit: ClassicalFit) -> list[tuple[str, Sequence[RandomBlock], Array]]:
+    """Return the random terms of all predictors: words for whose they are, blocks and theta."""
+    design = fit.model.design
+    further = [(name, part) for name, part in fit.further.items() if part.names]
+    return [("", design.blocks, fit.theta), *((f" of {name}", design.parameters[name][1], part.theta) for name, part in further)]
+
+
+def _at_the_limit(blocks: Sequence[RandomBlock], theta: Array) -> list[tuple[RandomBlock, Array]]:
+    ends = np.cumsum([structure_of(block).n_theta(block.n_effects) for block in blocks])[:-1]
     return [
         (block, theta)
-        for block, theta in zip(fit.model.design.blocks, fit.theta_by_block, strict=True)
+        for block, theta in zip(blocks, np.split(theta, ends) if blocks else [], strict=True)
         if structure_of(block).is_boundary(_unitless(block, theta), block.n_effects, SINGULAR_TOLERANCE)
     ]
 
 
 def on_boundary(fit: ClassicalFit) -> list[str]:
     """Say of each term whose estimate lies on the boundary what is zero or one there."""
-    return [*(_at_limit(block, row_factor(block, theta)) for block, theta in singular_blocks(fit)), *_residual_limit(fit)]
+    found = [
+        (f"in the predictor{of_parameter}, " if of_parameter else "") + _at_limit(block, row_factor(block, own))
+        for of_parameter, blocks, theta in _parts(fit)
+        for block, own in _at_the_limit(blocks, theta)
+    ]
+    return [*found, *_residual_limit(fit)]
 
 
 def _residual_limit(fit: ClassicalFit) -> list[str]:
@@ -190,7 +224,8 @@ def _lme4_gradient(fit: ClassicalFit) -> Check | None:
     gradient, hessian = fit.search.gradient, fit.search.hessian
     value = float(np.max(np.abs(gradient), initial=0.0))
     singular = fit.is_singular
-    if not singular and gradient.size and np.linalg.eigvalsh(hessian)[0] > 0.0:
+    values = np.linalg.eigvalsh(hessian)
+    if not singular and gradient.size and values[0] > 1e-12 * values[-1]:
         scaled = np.linalg.solve(np.linalg.cholesky(hessian), gradient)
         value = float(np.max(np.minimum(np.abs(scaled), np.abs(gradient))))
     return Check(
@@ -219,11 +254,25 @@ def _hessian(fit: ClassicalFit) -> Check | None:
     )
 
 
+def _separated(fit: ClassicalFit) -> Check | None:
+    found = separated(fit)
+    if found is None:
+        return None
+    return Check(
+        code="separated",
+        value=float(len(found.coefficients)),
+        limit=0.0,
+        passed=False,
+        meaning=found.sentence,
+        remedy=WAY_OUT,
+    )
+
+
 def plateau(fit: ClassicalFit) -> tuple[str, str]:
     """Say what a flat optimum leaves open, and what to do about it."""
     open_ones = () if fit.search is None else fit.search.undetermined
     coefficients = [name for name in open_ones if " | " not in name]
-    if coefficients:
+    if coefficients and fit.generalised:
         return (
             f"the likelihood goes on rising as {', '.join(coefficients)} grow{'s' * (len(coefficients) == 1)} without limit",
             "see `separation(model)` for the level or predictor behind it; leave it out, or fit by `brm`, whose priors keep it finite",

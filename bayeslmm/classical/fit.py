@@ -22,6 +22,7 @@ from bayeslmm.fit import ESTIMATES_COLUMNS, TIDY_COLUMNS, Diagnostics, Draws, ti
 from bayeslmm.residual import residual_of
 
 if TYPE_CHECKING:
+    from bayeslmm.classical.penalty import Penalty
     from bayeslmm.classical.summary import ClassicalSummary
     from bayeslmm.design import NewRows, RandomBlock
     from bayeslmm.model import Model
@@ -127,6 +128,9 @@ class ClassicalFit:
     information
         Of a generalised model: what each row says of its linear predictor at the estimate (n,), minus the second derivative of its
         log-likelihood. None for a linear model.
+    penalty
+        The prior of the coefficients under which the estimate is a mode; None for the likelihood alone. The method names it, as
+        `"Laplace, penalty jeffreys"`.
     """
 
     model: Model
@@ -144,6 +148,7 @@ class ClassicalFit:
     search: SearchLog | None
     further: Mapping[str, Further] = field(default_factory=lambda: MappingProxyType({}))
     information: Array | None = None
+    penalty: Penalty | None = None
 
     # ------------------------------------------------------------------------------------------------------------------ numbers
 
@@ -156,6 +161,14 @@ class ClassicalFit:
     def avoids_boundary(self) -> bool:
         """Whether theta is the mode under the boundary-avoiding prior of `remedy`, and so does not maximise the likelihood."""
         return self.method.startswith("MAP")
+
+    @property
+    def approximation(self) -> str:
+        """How the likelihood is computed, whatever priors are in the fit: `"Laplace"`, `"AGQ(k)"`, `"PIRLS"`, `"ML"`, `"REML"`."""
+        name = self.method.partition(", penalty ")[0]
+        if name == "MAP":
+            return "REML"
+        return name[len("MAP (") : -1] if name.startswith("MAP (") else name
 
     @property
     def generalised(self) -> bool:

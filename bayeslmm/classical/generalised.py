@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from bayeslmm.classical.engine import Term
     from bayeslmm.classical.rows import RowMap
 
-__all__ = ["Derivatives", "Glm", "Glmm", "Likelihood", "Predictor", "PredictorData", "fixed_part", "prepare", "without_random"]
+__all__ = [
+    "Derivatives",
+    "Glm",
+    "Glmm",
+    "Likelihood",
+    "Predictor",
+    "PredictorData",
+    "fixed_part",
+    "prepare",
+    "without_effects",
+    "without_random",
+]
 
 type Array = np.ndarray
 
@@ -129,7 +140,11 @@ class Glm:
 
 
 def prepare(
-    likelihood: Likelihood, data: Sequence[PredictorData], terms: Sequence[TermData], owner: Sequence[int]
+    likelihood: Likelihood,
+    data: Sequence[PredictorData],
+    terms: Sequence[TermData],
+    owner: Sequence[int],
+    bases: Sequence[Array | None] | None = None,
 ) -> tuple[Glmm | None, Glm, tuple[Predictor, ...]]:
     """Return the problem (None without random terms), the fit without random effects, and the predictors.
 
@@ -141,6 +156,8 @@ def prepare(
         The K predictors, that of the mean first.
     terms, owner
         Random terms, those of the mean first (in lme4's order), and the predictor that each belongs to.
+    bases
+        For each term a matrix to search in, or None, as `engine.place` takes them.
     """
     predictors = _predictors(data)
     glm = without_random(likelihood, predictors, np.concatenate([_towards(one, own) for one, own in zip(predictors, data, strict=True)]))
@@ -148,7 +165,7 @@ def prepare(
         return None, glm, predictors
     found = likelihood(fixed_part(predictors, glm.gamma), 2)
     n = len(data[0].offset)
-    placed = place(terms, np.ones(n), _working_residual(found))
+    placed = place(terms, np.ones(n), _working_residual(found), bases)
     built, rows = blocked.row_map(placed.factors, _owners(placed, owner))
     start, curvature = _moments(placed, owner, found)
     return (
@@ -241,6 +258,12 @@ def without_random(likelihood: Likelihood, predictors: Sequence[Predictor], gamm
         if converged:
             break
     return Glm(gamma=gamma, value=value, gradient=-2.0 * score, hessian=2.0 * H, steps=steps, converged=converged)
+
+
+def without_effects(likelihood: Likelihood, predictors: Sequence[Predictor], gamma: Array) -> tuple[float, Array]:
+    """Return -2 log L at coefficients gamma without random effects, and its gradient."""
+    value, score, _ = _glm_at(likelihood, predictors, gamma)
+    return value, -2.0 * score
 
 
 def _glm_at(likelihood: Likelihood, predictors: Sequence[Predictor], gamma: Array) -> tuple[float, Array, Array]:

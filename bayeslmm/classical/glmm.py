@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ from bayeslmm.classical import system as blocked
 from bayeslmm.classical.diagnose import undetermined
 from bayeslmm.classical.engine import TermData, basis_of, boundary_prior, theta_jacobian, theta_of, vector_of
 from bayeslmm.classical.fit import ClassicalFit, Further, SearchLog
-from bayeslmm.classical.generalised import Glm, Glmm, Likelihood, Predictor, PredictorData, fixed_part, prepare
+from bayeslmm.classical.generalised import Glm, Glmm, Likelihood, Predictor, PredictorData, fixed_part, prepare, without_effects
 from bayeslmm.classical.laplace import at_mode, laplace
 from bayeslmm.classical.lmm import box_of, by_block, inside, lmer, one_thread, other_starts, verdict_of, warn_of
-from bayeslmm.classical.optimise import Box, Minimum, Objective, Searchable, approach, search
+from bayeslmm.classical.optimise import Box, Minimum, Objective, Searchable, approach, free_box, minimise, search
+from bayeslmm.classical.penalty import Penalty, penalty_for, penalty_of
 from bayeslmm.classical.pirls import schur
 from bayeslmm.classical.quadrature import MAX_NODES, quadrature
 from bayeslmm.covariance import structure_of
@@ -32,8 +33,21 @@ if TYPE_CHECKING:
     from bayeslmm.classical.engine import Term
     from bayeslmm.design import Design, RandomBlock
     from bayeslmm.formula import Formula
+    from bayeslmm.priors import PriorRow
 
-__all__ = ["engine_for", "fit_generalised", "glmer", "glmm_problem", "nodes_of", "refit_generalised", "searchable_generalised"]
+__all__ = [
+    "Criterion",
+    "Method",
+    "criterion_of",
+    "engine_for",
+    "fit_generalised",
+    "glmer",
+    "glmm_problem",
+    "hessian_at",
+    "nodes_of",
+    "refit_generalised",
+    "searchable_generalised",
+]
 
 type Array = np.ndarray
 
@@ -50,6 +64,7 @@ def glmer(
     *,
     link: str | None = None,
     n_agq: int = 1,
+    penalty: str | PriorRow | Sequence[PriorRow] | None = None,
     weights: Any = None,
     offset: Any = None,
     contrasts: Mapping[str, Any] | None = None,
@@ -70,6 +85,11 @@ def glmer(
         Nodes of adaptive Gauss-Hermite quadrature, up to 50. 1 is Laplace's approximation; more take one random term with a single
         effect. 0 finds the coefficients of the mean together with the random effects, which is fast and less exact (lme4's
         `nAGQ = 0`). All constants are in the likelihood, so that fits compare between these.
+    penalty
+        A prior of the mean's coefficients whose mode, times the likelihood, is taken, so that estimates are finite where data are
+        separated: `"jeffreys"` (Firth's penalised likelihood; at random effects of zero), `"prior"` (the model's own priors, as `brm`
+        has them), a distribution of all coefficients but the intercept, as `"normal(0, 2.5)"`, or rows made by `prior(...)`. Standard
+        errors are from the Hessian of both; the criterion is that of the likelihood alone.
     weights
         Column's name or array: a weight is a power of the row's likelihood; for gaussian responses sigma^2 / weight is the variance.
     offset
@@ -81,16 +101,20 @@ def glmer(
     -------
     ClassicalFit
         Method `Laplace`, `AGQ(k)` or `PIRLS` (`n_agq=0`); standard errors are those of the inverse Hessian of -log L in all
-        parameters. Warns as `lmer` does.
+        parameters. Warns as `lmer` does, and `ConvergenceWarning` of code `separated` where the fixed effects separate the response:
+        the coefficients named have no finite estimate, and are shown as far out as rounding lets them go.
 
     Raises
     ------
     FormulaError, DataError
         As `bayeslmm.model` does, and for grouping factors that cannot have a variance.
     FitError
-        For a linear mixed model (use `lmer`), or an `n_agq` that the random terms do not allow.
+        For a linear mixed model (use `lmer`), an `n_agq` that the random terms do not allow, or a penalty that the family cannot have.
+    PriorError
+        For a penalty that cannot be read, or that names nothing in the model.
 
-    Source: Bates et al. (2015), J. Stat. Softw. 67(1); Kristensen et al. (2016), J. Stat. Softw. 70(5), for the observed Hessian.
+    Source: Bates et al. (2015), J. Stat. Softw. 67(1); Kristensen et al. (2016), J. Stat. Softw. 70(5), for the observed Hessian;
+    Firth (1993), Biometrika 80, 27-38, for Jeffreys' prior.
 
     Examples
     --------
@@ -101,7 +125,7 @@ def glmer(
     """
     options = {"link": link, "weights": weights, "offset": offset, "contrasts": contrasts, "data2": data2}
     ready = as_model(formula, data, family, **options, na=na, dialect=dialect)
-    return _warned(fit_generalised(ready, n_agq=n_agq))
+    return _warned(fit_generalised(ready, n_agq=n_agq, penalty=penalty_of(penalty)))
 
 
 def _warned(fit: ClassicalFit) -> ClassicalFit:
@@ -129,19 +153,18 @@ def refit_generalised(fit: ClassicalFit, model: Model) -> ClassicalFit:
     if np.any(bad):
         raise DataError(f"the new response must be {model.family.response}", rows=list(design.index[bad]))
     theta = np.concatenate([fit.theta, *(part.theta for part in fit.further.values())])
-    return fit_generalised(model, n_agq=nodes_of(fit.method), start=theta, avoid_boundary=fit.avoids_boundary)
+    return fit_generalised(model, n_agq=nodes_of(fit.approximation), start=theta, avoid_boundary=fit.avoids_boundary, penalty=fit.penalty)
 
 
-def nodes_of(method: str) -> int:
-    """Return the `n_agq` of a fit's method: `"PIRLS"`, `"Laplace"` or `"AGQ(k)"`, also within `MAP (...)`; without random terms any."""
-    method = method[len("MAP (") : -1] if method.startswith("MAP") else method
-    return _FEW_NODES[method] if method in _FEW_NODES else int(method[4:-1])
+def nodes_of(approximation: str) -> int:
+    """Return the `n_agq` of a fit's `approximation`: `"PIRLS"`, `"Laplace"` or `"AGQ(k)"`; without random terms any."""
+    return _FEW_NODES[approximation] if approximation in _FEW_NODES else int(approximation[4:-1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------- problem
 
 
-def glmm_problem(model: Model) -> tuple[Glmm | None, Glm, tuple[Predictor, ...]]:
+def glmm_problem(model: Model, bases: Sequence[Array | None] | None = None) -> tuple[Glmm | None, Glm, tuple[Predictor, ...]]:
     """Return -2 log L of a model, ready to be evaluated; see `generalised.prepare`.
 
     Raises
@@ -164,7 +187,7 @@ def glmm_problem(model: Model) -> tuple[Glmm | None, Glm, tuple[Predictor, ...]]
         TermData(group=block.group, index=block.index, n_levels=block.n_levels, values=block.values, structure=structure_of(block))
         for _, block in blocks
     ]
-    return prepare(_likelihood(model), data, terms, [k for k, _ in blocks])
+    return prepare(_likelihood(model), data, terms, [k for k, _ in blocks], bases)
 
 
 def _start_of(model: Model) -> Array:
@@ -208,9 +231,13 @@ def _likelihood(model: Model) -> Likelihood:
     design, family = model.design, model.family
     links = (model.link, *(LINKS[parameter.link] for parameter in family.parameters))
     power = design.weights if design.has_weights and family.scale is None else None
+    aux = {name: np.asarray(value, dtype=float) for name, value in family.start_parameters(design.y, design.trials).items()}
+    guarded = _leaves(model, aux, np.linspace(-30.0, 30.0, 121))
 
     def likelihood(etas: Array, order: int) -> Taylor:
         found = derivatives(family, links, design.y, etas, design.trials, order)
+        if guarded and _leaves(model, aux, etas[0]):
+            return replace(found, value=np.full(design.n, np.nan))
         if power is None:
             return found
         higher = [part if part.size == 0 else power * part for part in (found.d1, found.d2, found.d3)]
@@ -219,44 +246,93 @@ def _likelihood(model: Model) -> Likelihood:
     return likelihood
 
 
+def _leaves(model: Model, aux: Mapping[str, Array], eta: Array) -> bool:
+    """Return whether some mean at eta (m,) is none that the family can have, so that the variance would be negative.
+
+    A row may have a likelihood even so, as a success has where the log link makes its probability 1.2.
+    """
+    with np.errstate(all="ignore"):
+        variance = model.family.variance(np.asarray(model.link.mean(eta)), aux, None)
+    return bool(np.any(variance < 0.0))
+
+
 # ----------------------------------------------------------------------------------------------------------------------- search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Method:
+class Method:
     """How a likelihood is computed: its name, the function of (outer coefficients, t), and how many coefficients are in the mode.
 
-    `prior`: -2 log of the prior of theta that is in the function, with its gradient, if one is.
+    `prior`: -2 log of the priors that are in the function, with its gradient, if any are; `penalised`: whether coefficients have one.
     """
 
     name: str
     objective: Objective
     m: int
     prior: Objective | None = None
+    penalised: bool = False
 
 
-def _method(problem: Glmm, n_agq: int) -> _Method:
+def _method(problem: Glmm, model: Model, n_agq: int, penalty: Penalty | None, *, avoid_boundary: bool) -> Method:
+    """Return the function to minimise: that of `n_agq` nodes, with the priors that are asked for."""
+    method = _likelihood_by(problem, n_agq)
+    if avoid_boundary:
+        method = replace(_with_prior(method, _boundary(problem, method.m)), name=f"MAP ({method.name})")
+    if penalty is None:
+        return method
+    if method.m:
+        raise FitError("a penalty needs the coefficients outside the mode: use n_agq=1, Laplace's approximation, or more nodes")
+    penalised = _with_prior(method, _coefficients_prior(model, problem.predictors, penalty))
+    return replace(penalised, name=_penalised_name(method.name, penalty), penalised=True)
+
+
+def _penalised_name(name: str, penalty: Penalty) -> str:
+    return f"{name}, penalty {penalty.name}"
+
+
+def _likelihood_by(problem: Glmm, n_agq: int) -> Method:
     if n_agq == 0:
-        return _Method(name="PIRLS", objective=lambda x: laplace(problem, x, problem.n_mean), m=problem.n_mean)
+        return Method(name="PIRLS", objective=lambda x: laplace(problem, x, problem.n_mean), m=problem.n_mean)
     if n_agq == 1:
-        return _Method(name="Laplace", objective=lambda x: laplace(problem, x), m=0)
-    return _Method(name=f"AGQ({n_agq})", objective=lambda x: quadrature(problem, x, n_agq), m=0)
+        return Method(name="Laplace", objective=lambda x: laplace(problem, x), m=0)
+    return Method(name=f"AGQ({n_agq})", objective=lambda x: quadrature(problem, x, n_agq), m=0)
 
 
-def _avoiding(problem: Glmm, method: _Method) -> _Method:
-    """Return the method with the prior that keeps theta off the boundary, `engine.boundary_prior`."""
-    outer = problem.p - method.m
+def _with_prior(method: Method, prior: Objective) -> Method:
+    return replace(method, objective=_sum(method.objective, prior), prior=prior if method.prior is None else _sum(method.prior, prior))
+
+
+def _sum(one: Objective, other: Objective) -> Objective:
+    def both(x: Array) -> tuple[float, Array]:
+        value, gradient = one(x)
+        more, slope = other(x)
+        return value + more, gradient + slope
+
+    return both
+
+
+def _boundary(problem: Glmm, m: int) -> Objective:
+    """Return the prior that keeps theta off the boundary, `engine.boundary_prior`, as a function of (outer coefficients, t)."""
+    outer = problem.p - m
 
     def prior(x: Array) -> tuple[float, Array]:
         value, slope = boundary_prior(problem, x[outer:])
         return value, np.concatenate([np.zeros(outer), slope])
 
-    def objective(x: Array) -> tuple[float, Array]:
-        value, gradient = method.objective(x)
-        penalty, slope = prior(x)
-        return value + penalty, gradient + slope
+    return prior
 
-    return replace(method, name=f"MAP ({method.name})", objective=objective, prior=prior)
+
+def _coefficients_prior(model: Model, predictors: Sequence[Predictor], penalty: Penalty) -> Objective:
+    """Return a penalty as a function of (all coefficients gamma, anything more)."""
+    function, mean = penalty_for(model, penalty), predictors[0]
+
+    def prior(x: Array) -> tuple[float, Array]:
+        value, slope = function(mean.back @ x[mean.place])
+        gradient = np.zeros_like(x)
+        gradient[mean.place] = mean.back.T @ slope
+        return value, gradient
+
+    return prior
 
 
 def _check_nodes(n_agq: Any, terms: int, effects: int) -> None:
@@ -276,15 +352,18 @@ def _box(problem: Glmm, m: int) -> Box:
     return Box(lower=np.concatenate([-free, own.lower]), upper=np.concatenate([free, own.upper]), mirror=mirror)
 
 
-def _optimum(problem: Glmm, method: _Method, start: Array | None) -> Minimum:
-    """Return the minimum: near it by the approximation with the coefficients in the mode, which is cheap, then by the method itself."""
-    m = problem.n_mean
+def _optimum(problem: Glmm, method: Method, start: Array | None) -> Minimum:
+    """Return the minimum: near it by the approximation with the coefficients in the mode, which is cheap, then by the method itself.
+
+    That approximation has no penalty: a penalised search begins at the penalised coefficients without random effects.
+    """
+    m = 0 if method.penalised else problem.n_mean
     first = np.concatenate([problem.gamma[m:], problem.start if start is None else inside(problem, vector_of(problem, start))])
     curvature = np.concatenate([problem.information[m:], problem.curvature])
     evaluations = 0
     problem.warm.inner = problem.gamma[:m].copy()
-    first[problem.p - m :] *= _usable_share(problem, first)
-    if method.m == 0:
+    first[problem.p - m :] *= _usable_share(problem, first, m)
+    if m and method.m == 0:
         near, _, evaluations = approach(lambda x: laplace(problem, x, m), first, _box(problem, m), curvature)
         mode, _ = at_mode(problem, near, m)
         first = np.concatenate([problem.gamma[:m] if mode is None else mode.inner, near])
@@ -306,18 +385,20 @@ def _optimum(problem: Glmm, method: _Method, start: Array | None) -> Minimum:
     return replace(found, evaluations=found.evaluations + evaluations)
 
 
-def _usable_share(problem: Glmm, x: Array) -> float:
+def _usable_share(problem: Glmm, x: Array, m: int) -> float:
     """Return how far from zero the covariance parameters may start, so that the likelihood has a value: all of the way, or less.
+
+    The first m of the mean's coefficients are in the mode, and not in x.
 
     Raises
     ------
     FitError
         Where it has none even without random effects to speak of.
     """
-    outer = problem.p - problem.n_mean
+    outer = problem.p - m
     for share in (1.0, 0.3, 0.1, 0.02):
         there = np.concatenate([x[:outer], share * x[outer:]])
-        if np.isfinite(laplace(problem, there, problem.n_mean)[0]):
+        if np.isfinite(laplace(problem, there, m)[0]):
             return share
     raise FitError(
         "the likelihood has no value where the search starts: the link lets the mean leave the range of the family (as `identity`, "
@@ -325,13 +406,13 @@ def _usable_share(problem: Glmm, x: Array) -> float:
     )
 
 
-def _hessian(objective: Objective, found: Minimum, free: Array) -> Array:
+def hessian_at(objective: Objective, x: Array, free: Array) -> Array:
     """Return the Hessian of the free parameters by central differences of the exact gradient."""
     columns = []
     for i in np.flatnonzero(free):
-        h = np.zeros(len(found.x))
-        h[i] = 2e-4 * max(1.0, abs(found.x[i]))
-        columns.append(((objective(found.x + h)[1] - objective(found.x - h)[1]) / (2.0 * h[i]))[free])
+        h = np.zeros(len(x))
+        h[i] = 2e-4 * max(1.0, abs(x[i]))
+        columns.append(((objective(x + h)[1] - objective(x - h)[1]) / (2.0 * h[i]))[free])
     H = np.array(columns).reshape(len(columns), len(columns))
     return np.asarray(0.5 * (H + H.T))
 
@@ -339,22 +420,90 @@ def _hessian(objective: Objective, found: Minimum, free: Array) -> Array:
 # -------------------------------------------------------------------------------------------------------------------------- fit
 
 
-def fit_generalised(model: Model, *, n_agq: int = 1, start: Array | None = None, avoid_boundary: bool = False) -> ClassicalFit:
+def fit_generalised(
+    model: Model, *, n_agq: int = 1, start: Array | None = None, avoid_boundary: bool = False, penalty: Penalty | None = None
+) -> ClassicalFit:
     """Fit a generalised model without a warning, from `start` (theta of all predictors' terms) if given.
 
-    With `avoid_boundary` the mode of likelihood times `engine.boundary_prior` (method `MAP (Laplace)`): standard errors are from the
-    Hessian of both, the criterion is that of the likelihood alone.
+    With `avoid_boundary` the mode of likelihood times `engine.boundary_prior` (method `MAP (Laplace)`), with a penalty that of
+    likelihood times the penalty (method `Laplace, penalty jeffreys`): standard errors are from the Hessian of both, the criterion is
+    that of the likelihood alone.
     """
     with one_thread():
         problem, glm, predictors = glmm_problem(model)
+        glm = glm if penalty is None else _penalised(model, glm, predictors, penalty)
         if problem is None:
             _check_nodes(n_agq, 1, 1)
-            return _fixed_only(model, glm, predictors)
+            return _fixed_only(model, glm, predictors, penalty)
         _check_nodes(n_agq, len(problem.terms), len(problem.rows.predictor))
-        method = _method(problem, n_agq)
-        method = _avoiding(problem, method) if avoid_boundary else method
+        problem = problem if penalty is None else _from_penalised(problem, glm)
+        method = _method(problem, model, n_agq, penalty, avoid_boundary=avoid_boundary)
         found = _optimum(problem, method, start)
-        return _assembled(model, problem, method, found)
+        return replace(_assembled(model, problem, method, found), penalty=penalty)
+
+
+def _without_random(model: Model, predictors: tuple[Predictor, ...], penalty: Penalty | None) -> Method:
+    """Return the function to minimise of a model without random effects, of all coefficients."""
+    likelihood = _likelihood(model)
+    method = Method(name="ML", objective=lambda gamma: without_effects(likelihood, predictors, gamma), m=0)
+    if penalty is None:
+        return method
+    penalised = _with_prior(method, _coefficients_prior(model, predictors, penalty))
+    return replace(penalised, name=_penalised_name("ML", penalty), penalised=True)
+
+
+def _penalised(model: Model, glm: Glm, predictors: tuple[Predictor, ...], penalty: Penalty) -> Glm:
+    """Return the fit without random effects at the mode of likelihood times penalty; its value is that of the likelihood alone."""
+    objective = _without_random(model, predictors, penalty).objective
+    starts = [share * glm.gamma for share in (1.0, 0.3, 0.1, 0.0)]
+    first = min(starts, key=lambda gamma: objective(gamma)[0])
+    found = minimise(objective, first, free_box(len(first)), np.maximum(np.diagonal(glm.hessian), 1e-2 * model.design.n))
+    return Glm(
+        gamma=found.x,
+        value=without_effects(_likelihood(model), predictors, found.x)[0],
+        gradient=found.gradient,
+        hessian=hessian_at(objective, found.x, np.ones(len(found.x), dtype=bool)),
+        steps=found.evaluations,
+        converged=found.converged,
+    )
+
+
+def _from_penalised(problem: Glmm, glm: Glm) -> Glmm:
+    """Return the problem with its searches beginning at penalised coefficients."""
+    return replace(problem, gamma=glm.gamma, information=np.maximum(np.diagonal(glm.hessian), 1e-6))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion:
+    """What a generalised fit minimised, as a function of x = (coefficients outside the mode, t).
+
+    `start` (p,): coefficients without random effects; `curvature`: a rough diagonal of the Hessian at them and `problem.start`;
+    `problem`: None without random effects.
+    """
+
+    predictors: tuple[Predictor, ...]
+    problem: Glmm | None
+    method: Method
+    box: Box
+    start: Array
+    curvature: Array
+
+
+def criterion_of(fit: ClassicalFit, bases: Sequence[Array | None] | None = None) -> Criterion:
+    """Return the function that a generalised fit minimised, priors included; `bases`: in which to search, as `engine.place` takes them."""
+    problem, glm, predictors = glmm_problem(fit.model, bases)
+    glm = glm if fit.penalty is None else _penalised(fit.model, glm, predictors, fit.penalty)
+    information = np.maximum(np.diagonal(glm.hessian), 1e-6)
+    if problem is None:
+        method = _without_random(fit.model, predictors, fit.penalty)
+        box = free_box(len(glm.gamma))
+        return Criterion(predictors=predictors, problem=None, method=method, box=box, start=glm.gamma, curvature=information)
+    problem = _from_penalised(problem, glm)
+    method = _method(problem, fit.model, nodes_of(fit.approximation), fit.penalty, avoid_boundary=fit.avoids_boundary)
+    curvature = np.concatenate([information[method.m :], problem.curvature])
+    return Criterion(
+        predictors=predictors, problem=problem, method=method, box=_box(problem, method.m), start=glm.gamma, curvature=curvature
+    )
 
 
 def searchable_generalised(fit: ClassicalFit) -> Searchable:
@@ -365,11 +514,10 @@ def searchable_generalised(fit: ClassicalFit) -> Searchable:
     FitError
         For a model without random effects.
     """
-    problem, _, _ = glmm_problem(fit.model)
+    found = criterion_of(fit)
+    problem, method = found.problem, found.method
     if problem is None:
         raise FitError("the model has no random effects: there is no optimiser that could disagree")
-    method = _method(problem, nodes_of(fit.method))
-    method = _avoiding(problem, method) if fit.avoids_boundary else method
     outer, mean = problem.p - method.m, problem.predictors[0]
     identity = np.concatenate([term.structure.start(term.k) for term in problem.terms])
 
@@ -382,19 +530,20 @@ def searchable_generalised(fit: ClassicalFit) -> Searchable:
     return Searchable(
         function=method.objective,
         start=np.concatenate([problem.gamma[method.m :], vector_of(problem, identity)]),
-        box=_box(problem, method.m),
-        curvature=np.concatenate([problem.information[method.m :], problem.curvature]),
+        box=found.box,
+        curvature=found.curvature,
         estimates=estimates,
     )
 
 
-def _fixed_only(model: Model, glm: Glm, predictors: tuple[Predictor, ...]) -> ClassicalFit:
+def _fixed_only(model: Model, glm: Glm, predictors: tuple[Predictor, ...], penalty: Penalty | None) -> ClassicalFit:
     """Return the fit of a model without random terms."""
     vcov = 2.0 * _inverse(glm.hessian, len(glm.gamma))
     parts = _coefficients(predictors, glm.gamma, vcov)
     return ClassicalFit(
         model=model,
-        method="ML",
+        method="ML" if penalty is None else _penalised_name("ML", penalty),
+        penalty=penalty,
         theta=np.zeros(0),
         criterion=glm.value,
         sigma=1.0,
@@ -451,14 +600,14 @@ def _further(model: Model, parts: list[tuple[Array, Array]], effects: Mapping[in
     return MappingProxyType(found)
 
 
-def _assembled(model: Model, problem: Glmm, method: _Method, found: Minimum) -> ClassicalFit:
+def _assembled(model: Model, problem: Glmm, method: Method, found: Minimum) -> ClassicalFit:
     mode, lam = at_mode(problem, found.x, method.m)
     if mode is None or np.isnan(mode.logdet):
         raise FitError("the likelihood cannot be computed at the estimate; rescale predictors or simplify the random effects")
     P = schur(problem, mode.W, lam, mode.L, problem.n_mean).P
     blocked.inverse_parts(problem.system, problem.work, lam, mode.L)
     spread = blocked.variances(problem.system, problem.work)
-    H = _hessian(method.objective, found, ~_box(problem, method.m).on_edge(found.x))
+    H = hessian_at(method.objective, found.x, ~_box(problem, method.m).on_edge(found.x))
     outer = problem.p - method.m
     theta = theta_of(problem, found.x[outer:])
     effects = _effects_of(model, problem, mode.b, spread, theta)
@@ -483,7 +632,7 @@ def _assembled(model: Model, problem: Glmm, method: _Method, found: Minimum) -> 
     )
 
 
-def _vcov(problem: Glmm, method: _Method, H: Array, P: Array) -> Array:
+def _vcov(problem: Glmm, method: Method, H: Array, P: Array) -> Array:
     """Return the covariance (p, p) of all coefficients, from the Hessian H of -2 log L.
 
     Of coefficients within the mode it is P^-1, that at these covariance parameters (lme4's `use.hessian = FALSE`).
@@ -544,7 +693,7 @@ def _variances(problem: Glmm, terms: tuple[Term, ...], variance: list[Array]) ->
     return found
 
 
-def _log(model: Model, problem: Glmm, method: _Method, found: Minimum, H: Array, theta: Array) -> SearchLog:
+def _log(model: Model, problem: Glmm, method: Method, found: Minimum, H: Array, theta: Array) -> SearchLog:
     """Return the log of the search; its gradient and Hessian are by theta, then the coefficients outside the mode."""
     outer = problem.p - method.m
     box = _box(problem, method.m)

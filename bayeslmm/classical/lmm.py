@@ -29,6 +29,7 @@ from bayeslmm.classical.engine import (
 from bayeslmm.classical.fit import ClassicalFit, SearchLog
 from bayeslmm.classical.noise import has_noise
 from bayeslmm.classical.optimise import Box, Minimum, Objective, minimise, search
+from bayeslmm.classical.separated import WAY_OUT, separated
 from bayeslmm.covariance import structure_of
 from bayeslmm.design import check_groups
 from bayeslmm.errors import ConvergenceWarning, DataError, DataWarning, FitError, SingularFitWarning
@@ -213,7 +214,7 @@ def terms_of(model: Model) -> list[TermData]:
     design = model.design
     if model.family.name != "gaussian" or model.link.name != "identity":
         shown = f"{model.family.name}({model.link.name})"
-        raise FitError(f"this is for gaussian models with identity link, not {shown}: fit those by `glmer` or `brm`")
+        raise FitError(f"this is for gaussian models with identity link, not {shown}; use `brm` or `glmer` for those")
     check_groups(design, residual=True)
     return [
         TermData(
@@ -417,23 +418,27 @@ def warn_of(fit: ClassicalFit) -> None:
     if fit.convergence == "failed":
         message = "the search for the optimum did not converge; see fit.diagnose(), rescale predictors or simplify the random effects"
         warnings.warn(ConvergenceWarning("not_converged", message), stacklevel=4)
-    elif fit.search is not None and fit.search.flat:
+    apart = separated(fit)
+    if apart is not None:
+        warnings.warn(ConvergenceWarning("separated", f"{apart.sentence}; {WAY_OUT}"), stacklevel=4)
+    elif fit.search is not None and fit.search.flat and fit.convergence != "failed":
         found, remedy = plateau(fit)
         warnings.warn(ConvergenceWarning("flat", f"{found}; all other estimates hold; {remedy}"), stacklevel=4)
 
 
 def needs_maximum(fit: ClassicalFit, what: str) -> None:
-    """Refuse a fit by a boundary-avoiding prior where likelihoods at their maxima are compared; `what` names the verb.
+    """Refuse a fit by a prior where likelihoods at their maxima are compared; `what` names the verb.
 
     Raises
     ------
     FitError
-        For the rung `MAP` of `remedy`.
+        For the rungs `MAP` and `penalised` of `remedy`.
     """
-    if fit.avoids_boundary:
+    if fit.avoids_boundary or fit.penalty is not None:
+        prior = "a boundary-avoiding prior" if fit.avoids_boundary else "a penalty of the coefficients"
         raise FitError(
-            f"{what} compares likelihoods at their maxima, and this fit ({fit.method}) is the mode under a boundary-avoiding prior; take "
-            "the fit without it, by `lmer(fit.model)` or `glmer(fit.model)`, or bootstrap this one"
+            f"{what} compares likelihoods at their maxima, and this fit ({fit.method}) is the mode under {prior}; take the fit without "
+            "it, by `lmer(fit.model)` or `glmer(fit.model)`, or bootstrap this one"
         )
 
 

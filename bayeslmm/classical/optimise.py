@@ -10,7 +10,7 @@ from scipy.linalg import lapack
 
 from bayeslmm.errors import FitError
 
-__all__ = ["Box", "Minimum", "Objective", "Searchable", "approach", "minimise", "search"]
+__all__ = ["Box", "Minimum", "Objective", "Searchable", "approach", "free_box", "minimise", "search"]
 
 type Array = np.ndarray
 type Objective = Callable[[Array], tuple[float, Array]]
@@ -56,6 +56,11 @@ class Box:
         """Return which parameters are at a limit, or at the zero of a mirror."""
         edge: Array = self.at_limit(x) | (self.mirror & (x == 0.0))
         return edge
+
+
+def free_box(n: int) -> Box:
+    """Return the box of n parameters without limits."""
+    return Box(lower=np.full(n, -np.inf), upper=np.full(n, np.inf), mirror=np.zeros(n, dtype=bool))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

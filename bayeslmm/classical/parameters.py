@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bayeslmm.classical.fit import ClassicalFit
     from bayeslmm.design import Design, RandomBlock
 
-__all__ = ["Parameter", "check_level", "chosen", "estimates_of", "further_names", "parameter_values", "parameters_of"]
+__all__ = ["Parameter", "check_level", "chosen", "estimates_of", "further_names", "parameter_values", "parameters_of", "profiled"]
 
 type Array = np.ndarray
 
@@ -26,7 +26,7 @@ type Array = np.ndarray
 class Parameter:
     """A parameter: name, bounds, and what it is.
 
-    `kind`: `free_sd`, `free_cor` (of an unstructured term), `own_sd`, `own_rho` (a structure's own), `sigma`, `coefficient`.
+    `kind`: `free_sd`, `free_cor` (of an unstructured term), `own_sd`, `own_rho` (a structure's own), `sigma`, `coefficient`, `further`.
     `block`: the term's position in the design. `at`: the coefficient, the theta within the term, or the effect whose standard
     deviation it is; `other`: the second effect of a correlation.
     """
@@ -142,6 +142,22 @@ def estimates_of(fit: ClassicalFit) -> pd.Series:
 def further_names(fit: ClassicalFit) -> list[str]:
     """Return the names of further parameters: `sigma_x` of coefficients of a predictor, `ar` of a constant, on its own scale."""
     return [name for key, part in fit.further.items() for name in ([f"{key}_{term}" for term in part.names] or [key])]
+
+
+def profiled(fit: ClassicalFit) -> tuple[Parameter, ...]:
+    """Return the parameters that `estimates_of` gives values of, in the same order.
+
+    Those of the distribution's further parameters have kind `further`: `block` is the position among them, `at` the coefficient.
+    """
+    found = [one for one in parameters_of(fit.model.design) if fit.has_residual or one.kind != "sigma"]
+    ranges = {one.name: (one.lower, one.upper) for one in fit.model.family.parameters}
+    for k, (key, part) in enumerate(fit.further.items()):
+        if not part.names:
+            lower, upper = ranges[key]
+            found.append(Parameter(name=key, kind="further", lower=lower, upper=upper, block=k, at=0))
+        for j, term in enumerate(part.names):
+            found.append(Parameter(name=f"{key}_{term}", kind="further", lower=-math.inf, upper=math.inf, block=k, at=j))
+    return tuple(found)
 
 
 def chosen(names: Sequence[str], wanted: Sequence[str] | str | None) -> tuple[str, ...]:

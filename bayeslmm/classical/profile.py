@@ -14,11 +14,14 @@ from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 
 from bayeslmm.classical.engine import Problem, objective, parts, rebased, vector_of
+from bayeslmm.classical.held import OFF_ZERO, Held, Holder, correlation, kept
 from bayeslmm.classical.lmm import fit_model, needs_maximum, one_thread, problem_of
 from bayeslmm.classical.noise import has_noise
 from bayeslmm.classical.optimise import Box, Minimum, minimise
-from bayeslmm.classical.parameters import Parameter, check_level, chosen, estimates_of, parameters_of
+from bayeslmm.classical.parameters import Parameter, check_level, chosen, estimates_of, profiled
+from bayeslmm.classical.profile_generalised import HOLDERS, least
 from bayeslmm.classical.reuse import at_value, hold_coefficient
+from bayeslmm.classical.separated import separated
 from bayeslmm.errors import FitError
 
 if TYPE_CHECKING:
@@ -34,8 +37,6 @@ _STEP = 0.25
 """Distance in zeta between the points of a profile."""
 _SLACK = 1e-6
 """A deviance lower than the fit's by more than this means that the fit was not at the minimum."""
-_OFF_ZERO = 0.02
-"""Standard deviations of zero start here, off the point where their gradient vanishes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Profile:
         """
         cutoff = _cutoff(level)
         names = chosen(self.parameters, parameters)
-        bounds = {one.name: (one.lower, one.upper) for one in parameters_of(self.fit.model.design)}
+        bounds = {one.name: (one.lower, one.upper) for one in profiled(self.fit)}
         rows = [_interpolated(self.table[self.table["parameter"] == name], bounds[name], cutoff) for name in names]
         return pd.DataFrame(rows, index=list(names), columns=["lower", "upper"])
 
@@ -121,31 +122,46 @@ def profile(fit: ClassicalFit, parameters: Sequence[str] | str | None = None) ->
         targets = _targets(best, parameters)
         reach = math.sqrt(float(chi2.ppf(0.99, best.n_parameters)))
         rows: list[tuple[str, float, float, float]] = []
-        for target in targets:
-            curve = _curve(best, target)
-            rows += [(target.parameter.name, value, zeta, best.criterion + zeta**2) for value, zeta in _points(curve, reach)]
+        for curve in _curves(best, targets):
+            name = curve.target.parameter.name
+            rows += [(name, value, zeta, curve.minimum + zeta**2) for value, zeta in _points(curve, reach)]
     table = pd.DataFrame(rows, columns=["parameter", "value", "zeta", "deviance"])
     return Profile(fit=best, table=table, note=profile_note(fit))
 
 
 def profile_note(fit: ClassicalFit) -> str:
     """Say what is profiled."""
+    if fit.penalty is not None:
+        return f"profile of the likelihood with its penalty ({fit.penalty.name})"
+    if fit.avoids_boundary:
+        return "profile of the likelihood with its boundary-avoiding prior"
     return "profile likelihood of the ML refit (the fit is by REML)" if fit.reml else "profile likelihood"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """A parameter to profile, and its estimate."""
+    """A parameter to profile, its estimate, and the sides (-1, 1) to which the likelihood of separated data has no end."""
 
     parameter: Parameter
     estimate: float
+    endless: tuple[float, ...] = ()
+
+
+_ENDLESS = {"+inf": (1.0,), "-inf": (-1.0,), "undefined": (-1.0, 1.0)}
+"""What a separation says of a coefficient -> the sides on which it has no finite limit."""
 
 
 def _targets(fit: ClassicalFit, wanted: Sequence[str] | str | None) -> list[_Target]:
     estimates = estimates_of(fit)
     names = chosen([str(name) for name in estimates.index], wanted)
-    pairs = zip(parameters_of(fit.model.design), estimates.tolist(), strict=True)
-    return [_Target(parameter=parameter, estimate=value) for parameter, value in pairs if parameter.name in names]
+    pairs = zip(profiled(fit), estimates.tolist(), strict=True)
+    apart = separated(fit)
+    signs = {} if apart is None else {name: _ENDLESS[sign] for name, sign in apart.coefficients.items()}
+    return [
+        _Target(parameter=one, estimate=value, endless=signs.get(one.name, ()) if one.kind == "coefficient" else ())
+        for one, value in pairs
+        if one.name in names
+    ]
 
 
 def profile_limits(fit: ClassicalFit, level: float, parameters: Sequence[str] | str | None) -> pd.DataFrame:
@@ -154,10 +170,7 @@ def profile_limits(fit: ClassicalFit, level: float, parameters: Sequence[str] | 
     with one_thread():
         best = _by_ml(fit)
         targets = _targets(best, parameters)
-        rows = []
-        for target in targets:
-            curve = _curve(best, target)
-            rows.append((_limit(curve, -1.0, cutoff), _limit(curve, 1.0, cutoff)))
+        rows = [(_limit(curve, -1.0, cutoff), _limit(curve, 1.0, cutoff)) for curve in _curves(best, targets)]
     return pd.DataFrame(rows, index=[target.parameter.name for target in targets], columns=["lower", "upper"])
 
 
@@ -168,7 +181,7 @@ def _by_ml(fit: ClassicalFit) -> ClassicalFit:
             "use confint by 'wald' or 'boot', or anova of two fits"
         )
     if fit.generalised:
-        raise FitError("profiles are of linear mixed models so far: use confint by 'wald' or 'boot', or anova of two fits")
+        return fit
     needs_maximum(fit, "a profile")
     return fit_model(fit.model, reml=False, start=fit.theta) if fit.reml else fit
 
@@ -180,22 +193,12 @@ def _cutoff(level: float) -> float:
 # ------------------------------------------------------------------------------------------------------- one parameter's deviance
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
-    """The deviance with one parameter held: a function of the others v with its gradient, their box, and a start."""
-
-    function: Objective
-    box: Box
-    start: Array
-    curvature: Array
-
-
 @dataclass(slots=True)
 class _Curve:
     """A parameter's profile as it is explored: points seen so far, each with where its search ended, to start the next."""
 
     target: _Target
-    held: Callable[[float], _Held]
+    held: Holder
     minimum: float
     seen: dict[float, tuple[float, Array, Array]] = field(default_factory=dict)
 
@@ -232,10 +235,10 @@ class _Curve:
         return x, curvature
 
 
-def _minimum(held: _Held, x: Array, curvature: Array) -> Minimum | None:
+def _minimum(held: Held, x: Array, curvature: Array) -> Minimum | None:
     """Return the minimum from x, standard deviations of zero moved off zero; None where the deviance is infinite."""
     is_sd = held.box.mirror | (held.box.lower == 0.0)
-    start = held.box.clip(np.where(is_sd & (np.abs(x) < 1e-3), _OFF_ZERO, x))
+    start = held.box.clip(np.where(is_sd & (np.abs(x) < 1e-3), OFF_ZERO, x))
     if not math.isfinite(held.function(start)[0]):
         return None
     return minimise(held.function, start, held.box, curvature)
@@ -247,9 +250,10 @@ def _diagonal(found: Minimum) -> Array:
     return diagonal
 
 
-def _curve(fit: ClassicalFit, target: _Target) -> _Curve:
-    held = _MAKERS[target.parameter.kind](fit, target.parameter)
-    return _Curve(target=target, held=held, minimum=fit.criterion)
+def _curves(fit: ClassicalFit, targets: Sequence[_Target]) -> list[_Curve]:
+    """Return the curves to walk, one for each target."""
+    makers, minimum = (HOLDERS, least(fit)) if fit.generalised else (_MAKERS, fit.criterion)
+    return [_Curve(target=target, held=makers[target.parameter.kind](fit, target.parameter), minimum=minimum) for target in targets]
 
 
 def _box(problem: Problem) -> Box:
@@ -260,45 +264,45 @@ def _start(problem: Problem, theta: Array) -> Array:
     """Return the search's coordinates of theta, standard deviations of zero a little off zero."""
     t = vector_of(problem, theta)
     is_sd = problem.mirror | (problem.lower == 0.0)
-    return np.where(is_sd, np.maximum(t, _OFF_ZERO), t)
+    return np.where(is_sd, np.maximum(t, OFF_ZERO), t)
 
 
-def _hold_coefficient(fit: ClassicalFit, target: Parameter) -> Callable[[float], _Held]:
+def _hold_coefficient(fit: ClassicalFit, target: Parameter) -> Holder:
     problem = problem_of(fit.model, reml=False)
     shift = hold_coefficient(problem, target.at)
     start = _start(problem, fit.theta)
 
-    def held(value: float) -> _Held:
+    def held(value: float) -> Held:
         moved = at_value(shift, value)
-        return _Held(function=lambda t: objective(moved, t), box=_box(problem), start=start, curvature=problem.curvature)
+        return Held(function=lambda t: objective(moved, t), box=_box(problem), start=start, curvature=problem.curvature)
 
     return held
 
 
-def _hold_sigma(fit: ClassicalFit, target: Parameter) -> Callable[[float], _Held]:
+def _hold_sigma(fit: ClassicalFit, target: Parameter) -> Holder:
     problem = problem_of(fit.model, reml=False)
     start = _start(problem, fit.theta)
 
-    def held(value: float) -> _Held:
+    def held(value: float) -> Held:
         log_sigma = math.log(value / problem.y_scale) if value > 0.0 else -math.inf
 
         def function(t: Array) -> tuple[float, Array]:
             deviance, by_t, _ = _deviance(problem, t, log_sigma)
             return deviance, by_t
 
-        return _Held(function=function, box=_box(problem), start=start, curvature=problem.curvature)
+        return Held(function=function, box=_box(problem), start=start, curvature=problem.curvature)
 
     return held
 
 
-def _hold_theta(fit: ClassicalFit, target: Parameter) -> Callable[[float], _Held]:
+def _hold_theta(fit: ClassicalFit, target: Parameter) -> Holder:
     """Hold a structure's own rho: one component of t."""
     problem = problem_of(fit.model, reml=False)
     place = problem.terms[target.block].theta.start + target.at
     keep = np.delete(np.arange(problem.n_theta), place)
     start = _start(problem, fit.theta)
 
-    def held(value: float) -> _Held:
+    def held(value: float) -> Held:
         theta = fit.theta.copy()
         theta[place] = value
         coordinate = float(vector_of(problem, theta)[place])
@@ -307,7 +311,7 @@ def _hold_theta(fit: ClassicalFit, target: Parameter) -> Callable[[float], _Held
             deviance, gradient = objective(problem, _inserted(v, keep, place, coordinate))
             return deviance, gradient[keep]
 
-        return _Held(function=function, box=_kept(problem, keep), start=start[keep], curvature=problem.curvature[keep])
+        return Held(function=function, box=kept(_box(problem), keep), start=start[keep], curvature=problem.curvature[keep])
 
     return held
 
@@ -316,10 +320,6 @@ def _inserted(v: Array, keep: Array, place: int, value: float) -> Array:
     t = np.empty(len(keep) + 1)
     t[keep], t[place] = v, value
     return t
-
-
-def _kept(problem: Problem, keep: Array) -> Box:
-    return Box(lower=problem.lower[keep], upper=problem.upper[keep], mirror=problem.mirror[keep])
 
 
 def _deviance(problem: Problem, t: Array, log_sigma: float) -> tuple[float, Array, float]:
@@ -338,13 +338,13 @@ def _deviance(problem: Problem, t: Array, log_sigma: float) -> tuple[float, Arra
     return deviance, gradient, 2.0 * n - 2.0 * share
 
 
-def _hold_own_sd(fit: ClassicalFit, target: Parameter) -> Callable[[float], _Held]:
+def _hold_own_sd(fit: ClassicalFit, target: Parameter) -> Holder:
     problem = problem_of(fit.model, reml=False)
     place = problem.terms[target.block].theta.start + target.at
     return _hold_sd(fit, problem, place, float(problem.scale[place, place]), ())
 
 
-def _hold_free_sd(fit: ClassicalFit, target: Parameter) -> Callable[[float], _Held]:
+def _hold_free_sd(fit: ClassicalFit, target: Parameter) -> Holder:
     """Hold an effect's standard deviation: with the effect first in the triangle, that is sigma times the first component of t."""
     problem = _with_first(fit, target.block, [target.at])
     term = problem.terms[target.block]
@@ -352,12 +352,12 @@ def _hold_free_sd(fit: ClassicalFit, target: Parameter) -> Callable[[float], _He
     return _hold_sd(fit, problem, term.theta.start, abs(float(term.T[target.at, 0])), dead)
 
 
-def _hold_sd(fit: ClassicalFit, problem: Problem, place: int, size: float, dead: tuple[int, ...]) -> Callable[[float], _Held]:
+def _hold_sd(fit: ClassicalFit, problem: Problem, place: int, size: float, dead: tuple[int, ...]) -> Holder:
     """Hold sigma * size * t[place]; the other variables are log sigma and the rest of t, less `dead` where the value is zero."""
     t = _start(problem, fit.theta)
     log_sigma = math.log(fit.sigma / problem.y_scale)
 
-    def held(value: float) -> _Held:
+    def held(value: float) -> Held:
         away = (place, *dead) if value == 0.0 else (place,)
         keep = np.setdiff1d(np.arange(problem.n_theta), away)
 
@@ -369,46 +369,23 @@ def _hold_sd(fit: ClassicalFit, problem: Problem, place: int, size: float, dead:
             deviance, by_t, by_sigma = _deviance(problem, full, float(v[0]))
             return deviance, np.concatenate([[by_sigma - by_t[place] * full[place]], by_t[keep]])
 
-        inner = _kept(problem, keep)
+        inner = kept(_box(problem), keep)
         box = Box(lower=np.append(-np.inf, inner.lower), upper=np.append(np.inf, inner.upper), mirror=np.append(False, inner.mirror))
         curvature = np.append(4.0 * problem.n, problem.curvature[keep])
-        return _Held(function=function, box=box, start=np.append(log_sigma, t[keep]), curvature=curvature)
+        return Held(function=function, box=box, start=np.append(log_sigma, t[keep]), curvature=curvature)
 
     return held
 
 
-def _hold_free_cor(fit: ClassicalFit, target: Parameter) -> Callable[[float], _Held]:
-    """Hold a correlation: with its two effects first in the triangle, t is linear in the other variables.
-
-    With T lower-triangular (a positive diagonal) the rows of T L are (T00 t0, 0) and (T10 t0 + T11 t1, T11 t2), the second of
-    length T11 s, so that t1 = rho s - T10 t0 / T11 and t2 = sqrt(1 - rho^2) s; s takes the places of t1 and t2.
-    """
-    first, second = target.at, target.other
-    problem = _with_first(fit, target.block, [first, second])
+def _hold_free_cor(fit: ClassicalFit, target: Parameter) -> Holder:
+    """Hold a correlation, with its two effects first in the triangle."""
+    effects = [target.at, target.other]
+    problem = _with_first(fit, target.block, effects)
     term = problem.terms[target.block]
-    T10, T11 = float(term.T[second, 0]), float(term.T[second, 1])
-    at, low, diagonal = term.theta.start, term.theta.start + 1, term.theta.start + term.k
-    keep = np.delete(np.arange(problem.n_theta), low)
-    here, size_at = int(np.searchsorted(keep, at)), int(np.searchsorted(keep, diagonal))
-    start = _start(problem, fit.theta)
-    start[diagonal] = max(math.hypot(start[low] + T10 / T11 * start[at], start[diagonal]), _OFF_ZERO)
-    bounded = _kept(problem, keep)
-    is_scale = np.isin(np.arange(keep.size), [here, size_at])
-    box = Box(lower=np.where(is_scale, 0.0, bounded.lower), upper=bounded.upper, mirror=bounded.mirror & ~is_scale)
-
-    def held(rho: float) -> _Held:
-        E = np.zeros((problem.n_theta, keep.size))
-        E[keep, np.arange(keep.size)] = 1.0
-        E[diagonal, size_at] = math.sqrt(max(1.0 - rho * rho, 0.0))
-        E[low, size_at], E[low, here] = rho, -T10 / T11
-
-        def function(v: Array) -> tuple[float, Array]:
-            deviance, gradient = objective(problem, E @ v)
-            return deviance, E.T @ gradient
-
-        return _Held(function=function, box=box, start=start[keep], curvature=problem.curvature[keep])
-
-    return held
+    at = term.theta.start
+    places = (at, at + 1, at + term.k)
+    start, curvature = _start(problem, fit.theta), problem.curvature
+    return correlation(lambda t: objective(problem, t), _box(problem), curvature, start, term.T[effects, :2], places)
 
 
 def _with_first(fit: ClassicalFit, position: int, effects: list[int]) -> Problem:
@@ -425,7 +402,7 @@ def _with_first(fit: ClassicalFit, position: int, effects: list[int]) -> Problem
     return problem_of(fit.model, reml=False, bases=bases)
 
 
-_MAKERS: dict[str, Callable[[ClassicalFit, Parameter], Callable[[float], _Held]]] = {
+_MAKERS: dict[str, Callable[[ClassicalFit, Parameter], Holder]] = {
     "free_sd": _hold_free_sd,
     "free_cor": _hold_free_cor,
     "own_sd": _hold_own_sd,
@@ -442,12 +419,16 @@ def _step_size(fit_value: float, target: _Target) -> float:
     return 0.1 * abs(fit_value) if fit_value else 0.1 * (target.parameter.upper if math.isfinite(target.parameter.upper) else 1.0)
 
 
-def _walk(curve: _Curve, sign: float, step: float, limit: int = 60) -> Iterator[tuple[float, float]]:
-    """Yield points (value, zeta) going out from the estimate about `step` in zeta apart, the parameter's bound last."""
+def _walk(
+    curve: _Curve, sign: float, step: float, begin: tuple[float, float, float] | None = None, limit: int = 60
+) -> Iterator[tuple[float, float]]:
+    """Yield points (value, zeta) about `step` in zeta apart, the parameter's bound last.
+
+    They go out from the estimate, or from `begin`: value, zeta, and how far the next point is.
+    """
     target = curve.target
     bound = target.parameter.lower if sign < 0.0 else target.parameter.upper
-    at, zeta = target.estimate, 0.0
-    move = _first_move(curve, sign, step)
+    at, zeta, move = (target.estimate, 0.0, _first_move(curve, sign, step)) if begin is None else begin
     for _ in range(limit):
         ahead = at + sign * move
         if (ahead - bound) * sign >= 0.0:
@@ -465,8 +446,10 @@ def _walk(curve: _Curve, sign: float, step: float, limit: int = 60) -> Iterator[
 
 
 def _first_move(curve: _Curve, sign: float, step: float) -> float:
-    """Return the change of the parameter that raises zeta by about `step`."""
+    """Return the change of the parameter that raises zeta by about `step`; of one that ran off, half of the way back to zero."""
     target = curve.target
+    if target.endless:
+        return 0.5 * abs(target.estimate)
     bound = target.parameter.lower if sign < 0.0 else target.parameter.upper
     move = _step_size(target.estimate, target)
     for _ in range(60):
@@ -488,8 +471,18 @@ def _points(curve: _Curve, reach: float) -> list[tuple[float, float]]:
     """Return the points (value, zeta) of a profile, ascending, out to zeta = +-reach."""
     if math.isnan(curve.target.estimate):
         return []
-    below, above = ([*_within(_walk(curve, sign, _STEP), reach)] for sign in (-1.0, 1.0))
+    below, above = ([*_within(_outwards(curve, sign), reach)] for sign in (-1.0, 1.0))
     return [*reversed(below), (curve.target.estimate, 0.0), *above]
+
+
+def _outwards(curve: _Curve, sign: float) -> Iterator[tuple[float, float]]:
+    """Yield the points of one side; of an estimate that ran off only the other side has some, from where the profile begins to rise."""
+    if not curve.target.endless:
+        yield from _walk(curve, sign, _STEP)
+    elif sign not in curve.target.endless:
+        first, second = _limit(curve, sign, _STEP), _limit(curve, sign, 2.0 * _STEP)
+        yield from ((first, sign * _STEP), (second, 2.0 * sign * _STEP))
+        yield from _walk(curve, sign, _STEP, begin=(second, 2.0 * sign * _STEP, abs(second - first)))
 
 
 def _within(points: Iterator[tuple[float, float]], reach: float) -> Iterator[tuple[float, float]]:
@@ -503,7 +496,7 @@ def _limit(curve: _Curve, sign: float, cutoff: float) -> float:
     """Return where zeta is `sign * cutoff`, or the parameter's bound where it stays below."""
     target = curve.target
     bound = target.parameter.lower if sign < 0.0 else target.parameter.upper
-    if math.isnan(target.estimate) or target.estimate == bound:
+    if math.isnan(target.estimate) or target.estimate == bound or sign in target.endless:
         return bound
     inner = target.estimate
     for value, zeta in _walk(curve, sign, cutoff):

@@ -21,6 +21,7 @@ from bayeslmm.priors import default_rows
 
 if TYPE_CHECKING:
     from bayeslmm.classical.fit import ClassicalFit
+    from bayeslmm.classical.penalty import Penalty
     from bayeslmm.formula.nodes import RandomTerm
     from bayeslmm.model import Model
     from bayeslmm.random_blocks import RandomBlock
@@ -29,8 +30,6 @@ __all__ = ["Reduction", "fit_again", "principal_components", "reduced", "with_ra
 
 type Array = np.ndarray
 
-_LINEAR = ("REML", "ML", "MAP", "MAP (ML)")
-"""Methods of linear mixed models."""
 COMPONENT_COLUMNS = ("group", "component", "sd", "share", "cumulative")
 
 
@@ -106,11 +105,12 @@ def _again(fit: ClassicalFit, random: Sequence[RandomTerm]) -> ClassicalFit:
     return fit_again(fit, with_random(fit.model, random))
 
 
-def fit_again(fit: ClassicalFit, model: Model, *, avoid_boundary: bool = False) -> ClassicalFit:
-    """Fit a model by the method of another fit, without a warning."""
-    if fit.method in _LINEAR:
+def fit_again(fit: ClassicalFit, model: Model, *, avoid_boundary: bool = False, penalty: Penalty | None = None) -> ClassicalFit:
+    """Fit a model by the method of another fit, without a warning; under its penalty where none is given."""
+    if not fit.generalised:
         return fit_model(model, reml=fit.reml, avoid_boundary=avoid_boundary)
-    return fit_generalised(model, n_agq=nodes_of(fit.method), avoid_boundary=avoid_boundary)
+    penalty = fit.penalty if penalty is None else penalty
+    return fit_generalised(model, n_agq=nodes_of(fit.approximation), avoid_boundary=avoid_boundary, penalty=penalty)
 
 
 def with_random(model: Model, random: Sequence[RandomTerm]) -> Model:

@@ -63,15 +63,15 @@ def _kind(fit: ClassicalFit) -> str:
         by = ("REML" if fit.reml else "maximum likelihood ") + " with a boundary-avoiding prior" * fit.avoids_boundary
         squares = "least squares" if fit.search is None else f"generalized least squares ({by.strip()})"
         return f"Linear mixed model fit by {by}" if mixed else f"Linear model fit by {squares}"
+    by = "maximum likelihood" + ("" if fit.penalty is None else f" with a penalty of the coefficients ({fit.penalty.name})")
     if fit.search is None:
-        return "Generalized linear model fit by maximum likelihood"
+        return f"Generalized linear model fit by {by}"
     prior = " with a boundary-avoiding prior" * fit.avoids_boundary
-    return f"Generalized linear mixed model fit by maximum likelihood{prior} ({_approximation(fit.method)})"
+    return f"Generalized linear mixed model fit by {by}{prior} ({_approximation(fit.approximation)})"
 
 
 def _approximation(method: str) -> str:
     """Return lme4's words for how a likelihood was computed."""
-    method = method[len("MAP (") : -1] if method.startswith("MAP") else method
     words = {"Laplace": "Laplace Approximation", "PIRLS": "Adaptive Gauss-Hermite Quadrature, nAGQ = 0"}
     return words.get(method, f"Adaptive Gauss-Hermite Quadrature, nAGQ = {method[4:-1]}")
 
@@ -94,16 +94,20 @@ def _residuals(fit: ClassicalFit) -> str:
 
 
 def _random(fit: ClassicalFit) -> str:
+    """Return the table of standard deviations and correlations of all predictors, the mean's first."""
     design = fit.model.design
+    parts = [("", design.blocks, fit.covariances)]
+    parts += [(f"{name}_", design.parameters[name][1], part.covariances) for name, part in fit.further.items() if part.names]
+    terms = [(prefix, block, covariance) for prefix, blocks, own in parts for block, covariance in zip(blocks, own, strict=True)]
     groups: list[str] = []
     names: list[str] = []
     sds: list[float] = []
     correlations: list[list[str]] = []
-    most = max((block.n_effects for block in design.blocks), default=0)
-    for block, covariance in zip(design.blocks, fit.covariances, strict=True):
+    most = max((block.n_effects for _, block, _ in terms), default=0)
+    for prefix, block, covariance in terms:
         sd = np.sqrt(np.diagonal(covariance))
         groups += [block.name, *[""] * (len(sd) - 1)]
-        names += block.effects
+        names += [prefix + effect for effect in block.effects]
         sds += list(sd)
         correlations += _correlation_cells(covariance, sd, most)
     if fit.has_residual:
@@ -123,7 +127,7 @@ def _random(fit: ClassicalFit) -> str:
         ("Std.Dev.", format_numbers(sds, 4)),
     ]
     columns += [("Corr" if j == 0 else "", [row[j] for row in correlations]) for j in range(most - 1)]
-    title = "Random effects:\n" if design.blocks else "Residual:\n"
+    title = "Random effects:\n" if terms else "Residual:\n"
     return title + text_matrix(columns, [""] * len(sds)) + "\n" + obs
 
 

@@ -25,6 +25,19 @@ fits <- list(
   fit("cratio", "cloglog", cratio("clogloglink", parallel = TRUE), -1, 1),
   fit("acat", "logit", acat(parallel = TRUE), -1, 1)
 )
-write_json(list(made_with = paste("R", getRversion(), "brms", packageVersion("brms"), "VGAM", packageVersion("VGAM")), thresholds = thres,
-                etas = etas, probabilities = probabilities, x = x, y = y, fits = fits),
+suppressMessages(library(ordinal))
+g <- rep(1:15, 10)
+z <- cut(0.8 * x + rnorm(15, sd = 0.7)[g] + rlogis(150), c(-Inf, -1, 0.4, 1.6, Inf), labels = FALSE)
+mixed <- data.frame(x = x, g = factor(g), z = ordered(z))
+# clmm's "cloglog" and "loglog" are each other's of clm and VGAM (compare their log-likelihoods without random effects).
+named_by_clmm <- c(logit = "logit", probit = "probit", cloglog = "loglog")
+tight <- clmm.control(innerCtrl = "noWarn", gradTol = 1e-9, maxIter = 500)
+clmms <- lapply(list(c("logit", 1), c("probit", 1), c("cloglog", 1), c("logit", 15)), function(case) {
+  m <- clmm(z ~ x + (1 | g), mixed, link = named_by_clmm[[case[1]]], nAGQ = as.integer(case[2]), control = tight)
+  list(link = case[1], n_agq = as.integer(case[2]), loglik = as.numeric(logLik(m)), thresholds = unname(m$alpha), b = unname(m$beta),
+       sd = as.numeric(attr(VarCorr(m)$g, "stddev")), se = unname(coef(summary(m))[, 2]))
+})
+write_json(list(made_with = paste("R", getRversion(), "brms", packageVersion("brms"), "VGAM", packageVersion("VGAM"), "ordinal", packageVersion("ordinal")), thresholds = thres,
+                etas = etas, probabilities = probabilities, x = x, y = y, fits = fits,
+                g = g, z = z, clmm = clmms),
            "tests/reference/ordinal.json", digits = NA, auto_unbox = TRUE)

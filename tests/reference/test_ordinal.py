@@ -1,4 +1,4 @@
-"""Ordered levels: probabilities against brms's functions, log-likelihoods at VGAM's estimates against VGAM's (see ordinal.R)."""
+"""Ordered levels: probabilities of brms's functions, fits of VGAM and of ordinal's clmm (see ordinal.R)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import bayeslmm as bl
 from bayeslmm.families import FAMILIES, LINKS, Family, derivatives, latent
 
 STORED: dict[str, Any] = json.loads(Path(__file__).with_name("ordinal.json").read_text())
@@ -52,3 +54,22 @@ def test_thresholds_start_at_the_proportions(name: str, link: str) -> None:
     aux = {threshold: np.array(value) for threshold, value in family.start_parameters(y, None).items()}
     expected = (np.array([5, 11, 2, 7]) + 0.5) / 27.0
     np.testing.assert_allclose(np.exp(family.loglik(np.arange(4.0), np.zeros(4), aux, None)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", STORED["clmm"], ids=lambda case: f"{case['link']}-{case['n_agq']}")
+def test_mixed_models_are_clmm_s(case: dict[str, Any]) -> None:
+    """Within clmm's own convergence: 1e-7 of the log-likelihood, 1e-3 standard errors, 1e-3 of the standard errors themselves.
+
+    Those of the complementary log-log are left out: clmm's are not those of its likelihood's Hessian by differences.
+    """
+    levels = pd.Categorical.from_codes(np.array(STORED["z"]) - 1, categories=list("abcd"), ordered=True)
+    data = pd.DataFrame({"z": levels, "x": STORED["x"], "g": np.array(STORED["g"]).astype(str)})
+    fit = bl.glmer("z ~ x + (1 | g)", data, "cumulative", link=case["link"], n_agq=case["n_agq"])
+    rows = fit.estimates.set_index(["part", "term"])
+    terms = [*(("aux", f"Intercept[{k}]") for k in (1, 2, 3)), ("fixed", "x")]
+    expected, se = np.array([*case["thresholds"], case["b"]]), np.array(case["se"])
+    assert fit.loglik == pytest.approx(case["loglik"], rel=1e-7)
+    assert np.all(np.abs(rows.loc[terms, "estimate"].to_numpy(dtype=float) - expected) < 1e-3 * se)
+    if case["link"] != "cloglog":
+        np.testing.assert_allclose(rows.loc[terms, "se"].to_numpy(dtype=float), se, rtol=1e-3)
+    np.testing.assert_allclose(rows.loc[("sd", "(Intercept)"), "estimate"], case["sd"], rtol=1e-3)

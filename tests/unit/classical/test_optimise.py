@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bayeslmm.classical.optimise import Box, minimise, search
+from bayeslmm.classical.optimise import Box, approach, minimise, search
 from bayeslmm.errors import FitError
 
 INF = np.inf
@@ -136,3 +136,20 @@ def test_no_parameters() -> None:
     found = minimise(lambda x: (3.0, x), np.zeros(0), box(0), np.zeros(0))
     assert found.value == 3.0
     assert found.converged
+
+
+def test_approach_ends_near_the_minimum_with_a_hessian_of_it() -> None:
+    target, H = np.array([1.0, -2.0]), np.array([[2.0, 0.5], [0.5, 30.0]])
+    x, hessian, evaluations = approach(quadratic(target, H), np.zeros(2), box(2), np.array([1.0, 10.0]))
+    value = quadratic(target, H)(x)[0]
+    assert value < 1e-3
+    assert evaluations < 20
+    assert np.all(np.linalg.eigvalsh(hessian) > 0.0)
+
+
+def test_a_whole_hessian_saves_steps() -> None:
+    target, H = np.array([1.0, -2.0]), np.array([[2.0, 1.9], [1.9, 2.0]])
+    by_matrix = minimise(quadratic(target, H), np.zeros(2), box(2), H)
+    by_diagonal = minimise(quadratic(target, H), np.zeros(2), box(2), np.diagonal(H).copy())
+    np.testing.assert_allclose(by_matrix.x, target, atol=1e-8)
+    assert by_matrix.evaluations < by_diagonal.evaluations

@@ -1,0 +1,173 @@
+"""The collapsed sampler: NUTS on a Gaussian linear mixed model without its random effects, which are drawn exactly afterwards.
+
+No graph is compiled: the density is one Numba kernel for all models, kept in Numba's cache. The search for the posterior mode and the
+differences of its gradient give a normal approximation, in whose coordinates NUTS starts and runs, so that its own adaptation has
+little left to do. See `collapsed_density` for the mathematics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bayeslmm.bayes.collapsed_density import Density, Evaluator
+    from bayeslmm.bayes.samplers import Settings
+    from bayeslmm.model import Model
+
+__all__ = ["Approximation", "approximate", "limit", "sample_collapsed"]
+
+type Array = np.ndarray
+
+_STEP = 1e-4
+"""Of the differences of the gradient, in units of `Density.scale`."""
+
+
+def limit(model: Model) -> str | None:
+    """Return why a model's random effects cannot be integrated out here, None where they can."""
+    from bayeslmm.bayes.collapsed_priors import FORMS
+
+    for reason, present in _LIMITS:
+        if present(model):
+            return reason
+    for row in model.prior_rows:
+        name = row.distribution.name
+        if name not in FORMS and name != ("lkj" if row.part == "cor" else "constant"):
+            return f"the prior {row.distribution} is not among those that it knows"
+    return None
+
+
+_LIMITS: tuple[tuple[str, Callable[[Model], bool]], ...] = (
+    ("the response is not Gaussian with identity link", lambda model: (model.family.name, model.link.name) != ("gaussian", "identity")),
+    ("a further parameter has a predictor of its own", lambda model: bool(model.design.parameters)),
+    ("residuals are correlated", lambda model: model.design.series is not None),
+    ("the covariance among levels is given", lambda model: any(block.known is not None for block in model.design.blocks)),
+    ("the model has no random effects", lambda model: not model.design.blocks),
+)
+"""What the sampler cannot do: the reason, and whether a model has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approximation:
+    """The normal approximation of a posterior: its `mode` (d,) and a Cholesky factor `root` (d, d) of its covariance."""
+
+    mode: Array
+    root: Array
+
+
+def approximate(density: Density, evaluate: Evaluator) -> Approximation:
+    """Return mode and covariance of the log density on the real line, the covariance from central differences of the gradient."""
+    from scipy.optimize import minimize
+
+    start, scale = density.start, density.scale
+
+    def negative(t: Array) -> tuple[float, Array]:
+        value, grad = evaluate(start + scale * t)
+        return (-value, -scale * grad) if np.isfinite(value) else (np.inf, np.zeros_like(t))
+
+    found = minimize(negative, np.zeros(density.dim), jac=True, method="L-BFGS-B", options={"maxiter": 500, "maxcor": 20})
+    t = np.asarray(found.x)
+    H = np.stack([negative(t + _STEP * one)[1] - negative(t - _STEP * one)[1] for one in np.eye(density.dim)]) / (2.0 * _STEP)
+    values, vectors = np.linalg.eigh((H + H.T) / 2.0)
+    values = np.maximum(np.abs(values), 1e-10 * float(np.max(np.abs(values))))
+    root = np.linalg.qr((vectors / np.sqrt(values)).T, mode="r").T
+    return Approximation(mode=start + scale * t, root=scale[:, None] * root)
+
+
+def sample_collapsed(model: Model, names: Sequence[str], settings: Settings) -> Any:
+    """NUTS (nutpie) on the density without random effects, which are drawn afterwards: no compilation for each model."""
+    import nutpie
+    import xarray as xr
+    from threadpoolctl import threadpool_limits
+
+    from bayeslmm.bayes.collapsed_density import density_of, evaluator
+
+    density = density_of(model)
+    with threadpool_limits(limits=1, user_api="blas"):  # chains are what runs side by side; sums in one order, whatever the cores
+        approximation = approximate(density, evaluator(density))
+        raw = nutpie.sample(
+            _compiled(density, approximation),
+            draws=settings.draws,
+            tune=settings.tune,
+            chains=settings.chains,
+            cores=settings.cores,
+            seed=settings.seed,
+            save_warmup=False,
+            progress_bar=settings.progressbar,
+            target_accept=settings.target_accept,
+        )
+    t = raw["posterior"]["t"].transpose("chain", "draw", "parameter").values
+    posterior = _posterior(density, approximation.mode + t @ approximation.root.T, names, settings.seed)
+    return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": raw["sample_stats"].to_dataset()})
+
+
+def _compiled(density: Density, approximation: Approximation) -> Any:
+    """Return nutpie's model of the density of t, u = mode + root t: without Python in it where all of it is one kernel."""
+    mode, root, dim = approximation.mode, approximation.root, density.dim
+
+    def initial(seed: int) -> Array:
+        return np.random.default_rng(seed).standard_normal(dim)
+
+    if density.system.q == 0 and not density.stretched:
+        from bayeslmm.bayes.collapsed_native import compiled
+
+        return compiled(density, mode, root, initial)
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    from bayeslmm.bayes.collapsed_density import evaluator
+
+    def make_density() -> Evaluator:
+        evaluate = evaluator(density)
+
+        def whitened(t: Array) -> tuple[float, Array]:
+            value, grad = evaluate(mode + root @ t)
+            return value, root.T @ grad
+
+        return whitened
+
+    def make_expand(*seeds: int) -> Callable[[Array], dict[str, Array]]:
+        return lambda t: {"t": t}
+
+    return from_pyfunc(
+        dim,
+        make_density,
+        make_expand,
+        [np.dtype("float64")],
+        [(dim,)],
+        ["t"],
+        coords={"parameter": np.arange(dim)},
+        dims={"t": ("parameter",)},
+        make_initial_point_fn=initial,
+    )
+
+
+def _posterior(density: Density, u: Array, names: Sequence[str], seed: int) -> Any:
+    """Return the variables of the posterior from draws u (chain, draw, d), random effects drawn by a stream of each chain's own."""
+    import xarray as xr
+
+    from bayeslmm.bayes import collapsed_effects as found
+
+    coords: dict[str, Any] = {"chain": np.arange(len(u)), "draw": np.arange(u.shape[1])}
+    chains = [found.values_of(density, one) for one in u]
+    streams = [np.random.default_rng(one) for one in np.random.SeedSequence(seed).spawn(len(u))]
+    effects = [found.effects(density, values, rng) for values, rng in zip(chains, streams, strict=True)]
+
+    def variable(of: Callable[[found.Values], Array], *dims: str) -> tuple[tuple[str, ...], Array]:
+        return ("chain", "draw", *dims), np.stack([of(values) for values in chains])
+
+    variables: dict[str, Any] = {"b": variable(lambda values: found.coefficients(density, values), "fixed")}
+    coords["fixed"] = list(density.fixed_names)
+    for f, group in enumerate(density.groups):
+        coords |= {group.dim: list(group.levels), group.effect_dim: list(group.effects)}
+        variables[f"sd_{group.label}"] = variable(lambda values, f=f: found.deviations(density, values, f), group.effect_dim)
+        if group.correlated:
+            coords[group.effect_dim2] = list(group.effects)
+            dims = (group.effect_dim, group.effect_dim2)
+            variables[f"cor_{group.label}"] = variable(lambda values, f=f: found.correlations(density, values, f), *dims)
+        variables[f"r_{group.label}"] = (("chain", "draw", group.dim, group.effect_dim), np.stack([one[f] for one in effects]))
+    variables["sigma"] = variable(lambda values: values.x[:, -1])
+    return xr.Dataset({name: variables[name] for name in names}, coords=coords)
