@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "compare", "fit", "html_table", "side_by_side", "text_table"]
 
+_ENDLESS = 1000.0
+"""A standard error so many times the other fit's is that of an estimate that ran off, as where data are separated."""
 _KEYS = ["part", "group", "term"]
 AGREE, DIFFER = 0.25, 1.0
 """Limits of the verdict, in standard errors: up to the first two fits agree, beyond the second they differ."""
@@ -259,6 +261,9 @@ def _verdict(row: pd.Series[Any], first: str, last: str) -> str:
         if row["part"] == "cor" and not (pd.isna(row[first]) and pd.isna(row[last])):
             return "undefined at the boundary"
         return "in one fit only"
+    errors = sorted((row[f"{first}_se"], row[f"{last}_se"]))
+    if errors[0] > 0 and errors[1] > _ENDLESS * errors[0]:
+        return "no finite estimate in one fit"
     if row["part"] == "sd" and min(row[first], row[last]) == 0:
         return "at the boundary in one fit"
     if pd.isna(distance):
@@ -285,7 +290,7 @@ def _explain_row(row: pd.Series[Any], first: str, last: str) -> str:
     name = f"{row['part']} {row['term']}" + (f" | {row['group']}" if row["group"] else "")
     if row["verdict"] in ("close", "differ"):
         tail = (
-            " (a posterior mean of a standard deviation lies above the REML estimate where the data say little)"
+            f" (a posterior mean of a standard deviation lies above the {first} estimate where the data say little)"
             if row["part"] == "sd" and row["difference"] > 0
             else ""
         )

@@ -17,6 +17,7 @@ from bayeslmm.errors import DataError, DataWarning, FitError, FormulaError, Prio
 from bayeslmm.explain import Explanation, explanation
 from bayeslmm.families.base import Parameter
 from bayeslmm.formula import Formula, parse, with_dialect
+from bayeslmm.formula.deparse import quote_name
 from bayeslmm.residual import residual_of
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ def model(
     priors
         Rows made by `prior`, laid over the visible defaults.
     weights, offset
-        A column's name or an array of the data's length (default: ones, zeros).
+        A column's name or an array of the data's length (default: ones, zeros). As in R, the column that `weights` names holds the
+        trials where the response of a binomial family is a proportion.
     contrasts
         Column -> `"treatment" "sum" "helmert" "poly"` (R's `"contr.sum"` too) or a matrix (levels x columns).
     data2
@@ -231,6 +233,9 @@ def model(
         raise FormulaError("the formula has no response; write `y ~ ...`", text=parsed.text)
     frame = to_pandas(data)
     design = encode(parsed, frame, contrasts=contrasts, weights=weights, offset=offset, data2=data2, na=na)
+    if isinstance(weights, str) and dialect == "lme4" and _is_share(design, record):
+        parsed = _of_trials(parsed, weights)
+        design = encode(parsed, frame, contrasts=contrasts, offset=offset, data2=data2, na=na)
     _check_parameters(design, record)
     record = _with_correlation(record, link_record, design, dialect)
     if record.of_levels is not None:
@@ -317,6 +322,26 @@ def _overlaid(rows: Sequence[PriorRow], design: Design, family: Family, user: Se
     return tuple(priors.overlay(rows, tuple(user or ()), design, family))
 
 
+_WHOLE = 1e-3
+"""As in R, a proportion times its trials is a count where it lies this close to a whole number."""
+
+
+def _is_share(design: Design, family: Family) -> bool:
+    """Whether the response is proportions whose weights are their trials, as R's binomial has them."""
+    y, counts = design.y, design.y * design.weights
+    possible = family.needs_trials and design.trials is None and design.response_levels is None
+    if not possible or np.any((y < 0.0) | (y > 1.0)) or np.array_equal(y, np.round(y)):
+        return False
+    return bool(np.all(np.abs(counts - np.round(counts)) < _WHOLE))
+
+
+def _of_trials(formula: Formula, weights: str) -> Formula:
+    """Return the formula of a proportion as one of its counts: `k / n` of weights `n` as `round(k / n * n) | trials(n)`."""
+    response, trials = formula.text.partition("~")[0].strip(), quote_name(weights)
+    text = f"round(({response}) * {trials}) | trials({trials}) ~ {formula.text.partition('~')[2].strip()}"
+    return parse(text, parameters=formula.sources, dialect=formula.dialect)
+
+
 def _levels(design: Design, family: Family) -> int:
     """Return the number of levels of an ordered response."""
     if design.response_levels is None or len(design.response_levels) < 2:
@@ -371,7 +396,7 @@ def _hint(design: Design, family: Family, bad: Any) -> str:
     if not family.discrete or np.array_equal(design.y[bad], np.round(design.y[bad])):
         return ""
     if family.takes_levels or family.needs_trials:
-        return "; a proportion becomes its counts, `cbind(successes, failures)` with family='binomial'"
+        return "; a proportion becomes its counts, `cbind(successes, failures)` with family='binomial', or `weights=` names its trials"
     return "; a rate becomes its count, with `offset(log(exposure))` in the formula"
 
 

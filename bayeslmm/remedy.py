@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.classical.fit import ClassicalFit
+from bayeslmm.classical.penalty import Penalty
 from bayeslmm.classical.reduce import fit_again, principal_components, reduced
 from bayeslmm.compare import AGREE, DIFFER, Comparison, html_table, side_by_side, text_table
 from bayeslmm.errors import BayesLmmError, FitError, suggest
@@ -23,17 +24,18 @@ __all__ = ["REMEDY_COLUMNS", "Remedy", "remedy"]
 type Array = np.ndarray
 
 REMEDY_COLUMNS = ("rung", "formula", "part", "group", "term", "estimate", "se", "verdict")
-MAP, REDUCED, NUTS = "MAP", "reduced", "NUTS"
+PENALISED, MAP, REDUCED, NUTS = "penalised", "MAP", "reduced", "NUTS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """The ladder out of a singular, flat or failed fit; made by `remedy`.
+    """The ladder out of a singular, separated, flat or failed fit; made by `remedy`.
 
     Attributes
     ----------
     rungs
-        Label -> fit, in order: the fit as it was (`REML` or `ML`), `MAP`, `reduced`, `NUTS`. A sound fit is the only rung.
+        Label -> fit, in order: the fit as it was (`REML`, `ML`, `Laplace`), `penalised` of separated data, `MAP`, `reduced`, `NUTS`.
+        A sound fit is the only rung.
     steps
         What was done to the random effects on the rung `reduced`, a sentence for each change.
     components
@@ -59,11 +61,13 @@ class Remedy:
     def table(self) -> pd.DataFrame:
         """One row for each rung and estimate: `rung, formula, part, group, term, estimate, se, verdict`.
 
-        `verdict`: against the first rung, as in a `Comparison`: in standard errors (the larger of both) `agree` up to 0.25, `close` up
-        to 1, then `differ`; or what a zero variance in one of them makes of it.
+        `verdict`: against the first rung, of separated data against the penalised one, as in a `Comparison`: in standard errors (the
+        larger of both) `agree` up to 0.25, `close` up to 1, then `differ`; or what a zero variance in one of them makes of it.
         """
-        first = next(iter(self.rungs.values()))
-        return pd.concat([_long(label, fit, first) for label, fit in self.rungs.items()], ignore_index=True)
+        base = self.rungs[_base(self.rungs)]
+        return pd.concat(
+            [_long(label, fit, base, judged=_judged(self.rungs, label)) for label, fit in self.rungs.items()], ignore_index=True
+        )
 
     @property
     def comparison(self) -> Comparison:
@@ -113,7 +117,7 @@ def remedy(
     target_accept: float | None = 0.95,
     progressbar: bool = True,
 ) -> Remedy:
-    """Show the ways out of a singular, flat or failed fit side by side, and say what to report.
+    """Show the ways out of a singular, separated, flat or failed fit side by side, and say what to report.
 
     Parameters
     ----------
@@ -130,7 +134,9 @@ def remedy(
     Returns
     -------
     Remedy
-        Four rungs. The fit as it is. `MAP`: theta maximises the (restricted) likelihood times a prior that is zero on the boundary
+        Up to five rungs. The fit as it is. `penalised`, of separated data: coefficients at the mode under Jeffreys' prior (Firth's), or
+        where the family has no simple one, under the model's own priors; the rungs after it keep it, and are there where it is still
+        singular. `MAP`: theta maximises the (restricted) likelihood times a prior that is zero on the boundary
         and flat far from it: sd_1 for a single effect, which is gamma(2, 0) on its standard deviation; |Sigma|^(1/2) for a
         covariance matrix, which is Wishart with k + 2 degrees of freedom and an infinite scale; both of the covariance relative
         to the residual variance, as `blme`'s `common.scale = TRUE`; for other structures the product of their own standard
@@ -143,7 +149,7 @@ def remedy(
         For a fit that is not from `lmer` or `glmer`, and for unknown coefficients.
 
     Source: Chung, Rabe-Hesketh, Dorie, Gelman & Liu (2013), Psychometrika 78, 685-709; Chung, Gelman, Rabe-Hesketh, Liu & Dorie
-    (2015), J. Educ. Behav. Stat. 40, 136-157; Bates, Kliegl, Vasishth & Baayen (2015), arXiv:1506.04967.
+    (2015), J. Educ. Behav. Stat. 40, 136-157; Bates, Kliegl, Vasishth & Baayen (2015), arXiv:1506.04967; Firth (1993), Biometrika 80.
 
     Examples
     --------
@@ -166,10 +172,11 @@ def remedy(
     if not trouble:
         rungs: Mapping[str, Fit] = MappingProxyType({fit.method: fit})
         return Remedy(rungs=rungs, steps=(), components=components, sentence=_nothing(fit))
+    base = _penalised(fit) if "separated" in trouble else fit
     steps: list[str] = []
 
     def smaller() -> Fit:
-        reduction = reduced(fit)
+        reduction = reduced(base)
         steps.extend(reduction.steps)
         return reduction.fit
 
@@ -185,8 +192,10 @@ def remedy(
             progressbar=progressbar,
         )
 
-    ways: dict[str, Callable[[], Fit]] = {MAP: lambda: fit_again(fit, fit.model, avoid_boundary=True), REDUCED: smaller}
-    found: dict[str, Fit] = {fit.method: fit}
+    ways: dict[str, Callable[[], Fit]] = {}
+    if base.is_singular or base.convergence in ("flat", "failed"):
+        ways = {MAP: lambda: fit_again(base, base.model, avoid_boundary=True), REDUCED: smaller}
+    found: dict[str, Fit] = {fit.method: fit, **({} if base is fit else {PENALISED: base})}
     absent: list[tuple[str, str]] = []
     for rung, way in {**ways, **({NUTS: posterior} if nuts else {})}.items():
         try:
@@ -200,6 +209,14 @@ def remedy(
         sentence=_sentence(found, trouble, wanted),
         absent=tuple(absent),
     )
+
+
+def _penalised(fit: ClassicalFit) -> ClassicalFit:
+    """Return the fit by Jeffreys' prior, or by the model's own priors where the family has no simple one."""
+    try:
+        return fit_again(fit, fit.model, penalty=Penalty(name="jeffreys"))
+    except FitError:
+        return fit_again(fit, fit.model, penalty=Penalty(name="prior"))
 
 
 def _of_interest(fit: ClassicalFit, terms: Sequence[str] | str | None) -> list[str]:
@@ -222,11 +239,17 @@ def _verdict(fit: Fit) -> str:
     return f"checks failed: {', '.join(failed)}" if failed else "passed its checks"
 
 
-def _trouble(fit: ClassicalFit) -> str:
-    """Return what is wrong with a fit, or nothing."""
-    codes = {"singular": "was singular", "curvature": "was flat", "gradient": "did not converge"}
-    found = [f"{codes[check.code]} ({check.meaning})" for check in fit.diagnose().failed if check.code in codes]
-    return " and ".join(found)
+_TROUBLES = MappingProxyType(
+    {"separated": "was separated", "singular": "was singular", "curvature": "was flat", "gradient": "did not converge"}
+)
+"""Check that failed -> what the fit was."""
+
+
+def _trouble(fit: ClassicalFit) -> Mapping[str, str]:
+    """Return what is wrong with a fit: code of the check -> words; that a separated fit is flat goes without saying."""
+    failed = {check.code: check for check in fit.diagnose().failed}
+    found = {code: f"{words} ({failed[code].meaning})" for code, words in _TROUBLES.items() if code in failed}
+    return {code: words for code, words in found.items() if "separated" not in found or code in ("separated", "singular")}
 
 
 def _nothing(fit: ClassicalFit) -> str:
@@ -236,14 +259,15 @@ def _nothing(fit: ClassicalFit) -> str:
     )
 
 
-def _sentence(rungs: Mapping[str, Fit], trouble: str, wanted: Sequence[str]) -> str:
+def _sentence(rungs: Mapping[str, Fit], trouble: Mapping[str, str], wanted: Sequence[str]) -> str:
     first = next(iter(rungs))
-    start = f"The {first} fit of {rungs[first].model.formula.text} {trouble}."
+    start = f"The {first} fit of {rungs[first].model.formula.text} {' and '.join(trouble.values())}."
     return " ".join([start, _done(rungs), *_changes(rungs, wanted)])
 
 
 _WAYS = MappingProxyType(
     {
+        PENALISED: "with a penalty of the coefficients ({penalty}; posterior mode; Firth, 1993)",
         MAP: "with boundary-avoiding priors (posterior mode; Chung et al., 2013, 2015)",
         REDUCED: "with the random effects that the data support (Bates et al., 2015: {formula})",
         NUTS: "by NUTS, under the priors of the model",
@@ -256,16 +280,23 @@ def _done(rungs: Mapping[str, Fit]) -> str:
     for rung, way in _WAYS.items():
         if rung in rungs:
             model = rungs[rung].model
-            way = way.format(formula=model.formula.text + ("" if model.design.blocks else ", without random effects"))
+            text = model.formula.text + ("" if model.design.blocks else ", without random effects")
+            way = way.format(formula=text, penalty=_penalty_of(rungs[rung]))
             named.append(way if rungs[rung].diagnose().ok else f"{way} ({_verdict(rungs[rung])}: not to be relied on)")
     return f"The model was fitted again {'; '.join(named)}."
 
 
+def _penalty_of(fit: Fit) -> str:
+    penalty = getattr(fit, "penalty", None)
+    return "" if penalty is None else penalty.name
+
+
 def _changes(rungs: Mapping[str, Fit], wanted: Sequence[str]) -> list[str]:
     """Say how far the coefficients of interest move, and how much their standard errors change."""
-    first, *others = rungs
+    first = _base(rungs)
+    others = [label for label in rungs if _judged(rungs, label)]
     if not wanted or not others:
-        return ["There are no fixed effects that could depend on it."]
+        return [] if wanted else ["There are no fixed effects that could depend on it."]
     base = _fixed(rungs[first]).loc[list(wanted)]
     moves: list[tuple[float, str, str]] = []
     ratios: list[float] = []
@@ -299,11 +330,21 @@ def _fixed(fit: Fit) -> pd.DataFrame:
 # ----------------------------------------------------------------------------------------------------------------------- the table
 
 
-def _long(label: str, fit: Fit, first: Fit) -> pd.DataFrame:
-    """Return the estimates of a rung with its formula, and verdicts against the first one (none for itself)."""
+def _base(rungs: Mapping[str, Fit]) -> str:
+    """Return the rung that others are compared with: the first, but that of separated data has estimates that mean nothing."""
+    return PENALISED if PENALISED in rungs else next(iter(rungs))
+
+
+def _judged(rungs: Mapping[str, Fit], label: str) -> bool:
+    """Return whether a rung is compared with that one: all but itself, and the first of separated data."""
+    return label not in (_base(rungs), next(iter(rungs)))
+
+
+def _long(label: str, fit: Fit, first: Fit, *, judged: bool) -> pd.DataFrame:
+    """Return the estimates of a rung with its formula, and verdicts against the rung to compare with."""
     frame = fit.estimates.copy()
     verdicts: dict[object, str] = {}
-    if fit is not first:
+    if judged:
         pair = side_by_side([first, fit], ["first", label]).table
         verdicts = dict(zip(zip(pair["part"], pair["group"], pair["term"], strict=True), pair["verdict"], strict=True))
     frame["rung"], frame["formula"] = label, fit.model.formula.text

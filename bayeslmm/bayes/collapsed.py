@@ -7,7 +7,9 @@ little left to do. See `collapsed_density` for the mathematics.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,8 +102,8 @@ def sample_collapsed(model: Model, names: Sequence[str], settings: Settings) -> 
             progress_bar=settings.progressbar,
             target_accept=settings.target_accept,
         )
-    t = raw["posterior"]["t"].transpose("chain", "draw", "parameter").values
-    posterior = _posterior(density, approximation.mode + t @ approximation.root.T, names, settings.seed)
+        t = raw["posterior"]["t"].transpose("chain", "draw", "parameter").values
+        posterior = _posterior(density, approximation.mode + t @ approximation.root.T, names, settings)
     return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": raw["sample_stats"].to_dataset()})
 
 
@@ -145,7 +147,7 @@ def _compiled(density: Density, approximation: Approximation) -> Any:
     )
 
 
-def _posterior(density: Density, u: Array, names: Sequence[str], seed: int) -> Any:
+def _posterior(density: Density, u: Array, names: Sequence[str], settings: Settings) -> Any:
     """Return the variables of the posterior from draws u (chain, draw, d), random effects drawn by a stream of each chain's own."""
     import xarray as xr
 
@@ -153,21 +155,22 @@ def _posterior(density: Density, u: Array, names: Sequence[str], seed: int) -> A
 
     coords: dict[str, Any] = {"chain": np.arange(len(u)), "draw": np.arange(u.shape[1])}
     chains = [found.values_of(density, one) for one in u]
-    streams = [np.random.default_rng(one) for one in np.random.SeedSequence(seed).spawn(len(u))]
-    effects = [found.effects(density, values, rng) for values, rng in zip(chains, streams, strict=True)]
+    streams = [np.random.default_rng(one) for one in np.random.SeedSequence(settings.seed).spawn(len(u))]
+    with ThreadPoolExecutor(settings.cores) as pool:
+        effects = list(pool.map(partial(found.effects, density), chains, streams))
 
-    def variable(of: Callable[[found.Values], Array], *dims: str) -> tuple[tuple[str, ...], Array]:
-        return ("chain", "draw", *dims), np.stack([of(values) for values in chains])
+    def variable(parts: list[Array], *dims: str) -> tuple[tuple[str, ...], Array]:
+        return ("chain", "draw", *dims), np.stack(parts)
 
-    variables: dict[str, Any] = {"b": variable(lambda values: found.coefficients(density, values), "fixed")}
+    variables: dict[str, Any] = {"b": variable([found.coefficients(density, values) for values in chains], "fixed")}
     coords["fixed"] = list(density.fixed_names)
     for f, group in enumerate(density.groups):
         coords |= {group.dim: list(group.levels), group.effect_dim: list(group.effects)}
-        variables[f"sd_{group.label}"] = variable(lambda values, f=f: found.deviations(density, values, f), group.effect_dim)
+        variables[f"sd_{group.label}"] = variable([found.deviations(density, values, f) for values in chains], group.effect_dim)
         if group.correlated:
             coords[group.effect_dim2] = list(group.effects)
-            dims = (group.effect_dim, group.effect_dim2)
-            variables[f"cor_{group.label}"] = variable(lambda values, f=f: found.correlations(density, values, f), *dims)
-        variables[f"r_{group.label}"] = (("chain", "draw", group.dim, group.effect_dim), np.stack([one[f] for one in effects]))
-    variables["sigma"] = variable(lambda values: values.x[:, -1])
+            matrices = [found.correlations(density, values, f) for values in chains]
+            variables[f"cor_{group.label}"] = variable(matrices, group.effect_dim, group.effect_dim2)
+        variables[f"r_{group.label}"] = variable([one[f] for one in effects], group.dim, group.effect_dim)
+    variables["sigma"] = variable([values.x[:, -1] for values in chains])
     return xr.Dataset({name: variables[name] for name in names}, coords=coords)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
+from scipy.linalg import lapack
 from scipy.special import betaln
 
 from bayeslmm.bayes.collapsed_priors import Scalars, constrain, form, scalars_of
@@ -285,8 +286,6 @@ def _places(terms: Sequence[_Term], system: linear.System, n_scalars: int) -> di
     }
 
 
-
-
 def _stretched(plan: Plan, terms: Sequence[_Term], slot: int) -> tuple[Stretched, ...]:
     """Return the terms of `cs` and `ar1`; the first one's parameter is the value in `slot`."""
     given = [(term, int(at)) for term, at in zip(terms, plan.matrix_at, strict=True) if term.kind == _GIVEN]
@@ -329,7 +328,7 @@ def _unconstrained(x: float, lower: float, upper: float) -> float:
 # -------------------------------------------------------------------------------------------------------------------- evaluation
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def to_values(plan: Plan, u: Array, space: Space) -> float:
     """Write x, C, Lambda and v of a point u; return the log prior with its Jacobian, and keep its derivative by the scalars."""
     scalars, x = plan.scalars, space.x
@@ -356,7 +355,7 @@ def to_values(plan: Plan, u: Array, space: Space) -> float:
     return total
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _correlation_factor(plan: Plan, t: int, u: Array, C: Array) -> float:
     """Write the Cholesky factor (k, k) of one term's correlation matrix; return its log prior with the Jacobian of its rows."""
     k, at, entry = plan.k[t], plan.matrix_at[t], plan.cor_at[t]
@@ -377,7 +376,7 @@ def _correlation_factor(plan: Plan, t: int, u: Array, C: Array) -> float:
     return total
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fill_lambda(plan: Plan, space: Space) -> None:
     """Write L = diag(size sd / sigma) C of every term into its factor's block."""
     sigma = space.x[space.x.size - 1]
@@ -391,7 +390,7 @@ def _fill_lambda(plan: Plan, space: Space) -> None:
                 space.lam[plan.lam_at[t] + i * plan.width[t] + j] = scale * space.C[plan.matrix_at[t] + i * k + j]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def to_gradient(plan: Plan, u: Array, space: Space, logdet: float, lambar: Array, log_prior: float, grad: Array) -> float:
     """Return the log density and write its gradient (d,).
 
@@ -416,7 +415,7 @@ def to_gradient(plan: Plan, u: Array, space: Space, logdet: float, lambar: Array
     return log_prior + plan.constant - plan.rows * math.log(sigma) - 0.5 * logdet - 0.5 * quad
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _term_adjoint(plan: Plan, t: int, u: Array, space: Space, lambar: Array, grad: Array) -> None:
     """Add one term's share to the adjoints of its standard deviations and sigma, write Cbar and the gradient by its correlations."""
     k, at, entry = plan.k[t], plan.matrix_at[t], plan.cor_at[t]
@@ -446,7 +445,7 @@ def _term_adjoint(plan: Plan, t: int, u: Array, space: Space, lambar: Array, gra
         entry += i
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def evaluate_sparse(
     plan: Plan,
     levels: pls.Levels,
@@ -475,7 +474,7 @@ def evaluate_sparse(
     return to_gradient(plan, u, space, logdet, lambar, log_prior, grad)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def weigh(plan: Plan, space: Space, F: Array, Fbar: Array) -> None:
     """Write F v (F: upper triangle) and the adjoint v v' y_scale^2 / sigma^2 of F."""
     v, Fv = space.v, space.Fv
@@ -507,14 +506,9 @@ def space_of(density: Density) -> Space:
 
 
 def evaluator(density: Density) -> Evaluator:
-    """Return a function of u (d,) to the log density and its gradient (d,), a new array each time; one for each thread.
-
-    """
+    """Return a function of u (d,) to the log density and its gradient (d,), a new array each time; one for each thread."""
     space = space_of(density)
-    if density.system.q:
-        one = _by_parts(density, space)
-    else:
-        one = _at_once(density, space)
+    one = _by_parts(density, space) if density.system.q else _at_once(density, space)
     if not density.stretched:
         return one
 
@@ -561,15 +555,99 @@ def _at_once(density: Density, space: Space) -> Evaluator:
 
 
 def _by_parts(density: Density, space: Space) -> Evaluator:
+    """Return the evaluator of a model with dense columns: kernels before and after LAPACK's Cholesky factor and inverse."""
     system, work, plan = density.system, linear.workspace(density.system), density.plan
-    q = system.q
+    start = (system.levels, system.blocks, system.store, system.M, system.store_from)
+    N = np.empty_like(work.B)
 
     def evaluate(u: Array) -> tuple[float, Array]:
-        grad = np.empty(u.size)
+        grad = np.full(u.size, np.nan)
         log_prior = to_values(plan, u, space)
-        logdet, Z1, inverse = linear._forward(system, work, space.lam)
-        weigh(plan, space, work.M[q:, q:] - work.B.T @ Z1, work.Fbar)
-        linear._backward(system, work, space.lam, Z1, inverse, work.Fbar, system.first_inner)
-        return to_gradient(plan, u, space, logdet, work.lambar, log_prior, grad), grad
+        logdet = to_tail(*start, space.lam, work.store, work.M, work.scratch, work.S, work.B)
+        L, info = lapack.dpotrf(work.S.T, lower=1, clean=0)
+        if info != 0 or not np.isfinite(logdet):
+            return np.nan, grad
+        Z1 = np.ascontiguousarray(lapack.dpotrs(L, work.B, lower=1)[0])
+        logdet += 2.0 * float(np.sum(np.log(np.diagonal(L))))
+        inverse = lapack.dpotri(L, lower=1, overwrite_c=1)[0].T
+        value = from_tail(
+            plan, u, space, log_prior, logdet, system.levels, system.blocks, system.first_inner, Z1, inverse,
+            work.store, work.M, work.Mbar, work.MN, N, work.bar, work.B, work.scratch, work.lambar, grad,
+        )  # fmt: skip
+        return value, grad
 
     return evaluate
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def to_tail(
+    levels: pls.Levels,
+    blocks: pls.Blocks,
+    base: Array,
+    base_M: Array,
+    store_from: int,
+    lam: Array,
+    store: Array,
+    M: Array,
+    scratch: pls.Scratch,
+    S: Array,
+    B: Array,
+) -> float:
+    """Eliminate the levels and write the dense part's S (upper triangle) and B (see `pls.tail_system`); return log|S| of the levels."""
+    store[store_from:] = base[store_from:]
+    M[:] = base_M
+    logdet: float = pls.eliminate(levels, lam, store, M, scratch)
+    pls.tail_system(M, S.shape[0], blocks, lam, S, B)
+    return logdet
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def times_lambda(blocks: pls.Blocks, lam: Array, columns: Array, out: Array) -> None:
+    """Write Lambda times dense random columns (q, m)."""
+    for block in range(blocks.at.size):
+        at, k, lo = blocks.at[block], blocks.k[block], blocks.lam_at[block]
+        for i in range(k):
+            for c in range(columns.shape[1]):
+                total = 0.0
+                for j in range(i + 1):
+                    total += lam[lo + i * k + j] * columns[at + j, c]
+                out[at + i, c] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def from_tail(
+    plan: Plan,
+    u: Array,
+    space: Space,
+    log_prior: float,
+    logdet: float,
+    levels: pls.Levels,
+    blocks: pls.Blocks,
+    first_inner: int,
+    Z1: Array,
+    inverse: Array,
+    store: Array,
+    M: Array,
+    Mbar: Array,
+    MN: Array,
+    N: Array,
+    bar: Array,
+    B: Array,
+    scratch: pls.Scratch,
+    lambar: Array,
+    grad: Array,
+) -> float:
+    """Return the log density and write its gradient, from Z1 = S^-1 B and S^-1 (upper triangle) of the dense part."""
+    q, p1 = Z1.shape
+    F, Fbar = np.empty((p1, p1)), np.empty((p1, p1))
+    for i in range(p1):
+        for j in range(i, p1):
+            F[i, j] = M[q + i, q + j]
+            for a in range(q):
+                F[i, j] -= B[a, i] * Z1[a, j]
+    weigh(plan, space, F, Fbar)
+    lambar[:] = 0.0
+    times_lambda(blocks, space.lam, Z1, N)
+    pls.tail_adjoint(M, q, blocks, space.lam, inverse, Z1, N, Fbar, Mbar, lambar, MN)
+    pls.adjoint(levels, store, scratch, first_inner, Mbar, bar, lambar)
+    return to_gradient(plan, u, space, logdet, lambar, log_prior, grad)

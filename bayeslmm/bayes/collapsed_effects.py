@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
-from scipy.linalg import solve_triangular
+from scipy.linalg import lapack
 
-from bayeslmm.bayes.collapsed_density import Plan, Space, given_factor, linear, pls, space_of, to_values
+from bayeslmm.bayes.collapsed_density import Plan, Space, given_factor, linear, pls, space_of, times_lambda, to_tail, to_values
 from bayeslmm.bayes.collapsed_priors import constrain
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def values_of(density: Density, u: Array) -> Values:
     return Values(x=x, C=C, lam=lam, v=v)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _all_values(plan: Plan, u: Array, space: Space, x: Array, C: Array, lam: Array, v: Array) -> None:
     for s in range(u.shape[0]):
         space.C[:] = C[s]
@@ -120,6 +120,7 @@ def _drawer(density: Density) -> Callable[[Array, Array, Array], Array]:
     system = density.system
     work = linear.workspace(system)
     q, tail = system.q, slice(system.levels.first_tail, system.n_columns)
+    start = (system.levels, system.blocks, system.store, system.M, system.store_from)
 
     def at_once(lam: Array, v: Array, noise: Array) -> Array:
         z = np.empty((len(lam), system.n_columns + v.shape[1]))
@@ -128,21 +129,21 @@ def _drawer(density: Density) -> Callable[[Array, Array, Array], Array]:
 
     def by_parts(lam: Array, v: Array, noise: Array) -> Array:
         z = np.empty((len(lam), system.n_columns + v.shape[1]))
+        b = np.empty((q, 1))
         for s in range(len(lam)):
-            work.store[system.store_from :] = system.store[system.store_from :]
-            work.M[...] = system.M
-            _, L = linear.factorise(system, work, lam[s])
-            half = solve_triangular(L, work.B @ v[s], lower=True, check_finite=False) + noise[s, tail]
-            u = solve_triangular(L, half, lower=True, trans="T", check_finite=False)
+            to_tail(*start, lam[s], work.store, work.M, work.scratch, work.S, work.B)
+            L, _ = lapack.dpotrf(work.S.T, lower=1, clean=0)
+            half = lapack.dtrtrs(L, work.B @ v[s], lower=1)[0] + noise[s, tail]
+            times_lambda(system.blocks, lam[s], lapack.dtrtrs(L, half, lower=1, trans=1)[0][:, None], b)
             z[s, system.n_columns :] = v[s]
-            z[s, tail] = -linear._times_lambda(system, lam[s], u[:, None])[:, 0]
+            z[s, tail] = -b[:, 0]
             draw_rows(system.levels, work.store, work.scratch, noise[s], z[s])
         return z
 
     return by_parts if q else at_once
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _draw_sparse(
     levels: pls.Levels,
     base: Array,
@@ -164,7 +165,7 @@ def _draw_sparse(
         draw_rows(levels, store, scratch, noise[s], z[s])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def draw_rows(levels: pls.Levels, store: Array, scratch: pls.Scratch, noise: Array, z: Array) -> None:
     """Write a draw of -b of the rows into z, whose later entries are given: b = G'(G V'z + noise), with noise N(0, sigma^2 I)."""
     G = scratch.G

@@ -10,7 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import cfunc, njit, types
+from numba.np.numpy_support import carray
 
 from bayeslmm.bayes.collapsed_density import Plan, Space, evaluate_sparse, pls
 from bayeslmm.bayes.collapsed_priors import Scalars
@@ -56,12 +57,12 @@ def laid_out(density: Density, mode: Array, root: Array) -> Array:
     return buffer
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _of(values: Array, offsets: Array, i: int) -> Array:
     return values[offsets[1 + i] : offsets[2 + i]]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _plan(ints: Array, reals: Array) -> Plan:
     numbers = _of(reals, ints, 22)
     n_scalars = _of(ints, ints, 1).size
@@ -94,7 +95,7 @@ def _plan(ints: Array, reals: Array) -> Plan:
     )
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _levels(ints: Array) -> pls.Levels:
     return pls.Levels(
         _of(ints, ints, 11),
@@ -112,7 +113,7 @@ def _levels(ints: Array) -> pls.Levels:
     )
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def whitened(ints: Array, reals: Array, t: Array, grad: Array) -> float:
     """Return the log density at t and write its gradient by t (d,); all scratch arrays are this call's own."""
     plan, levels, sizes = _plan(ints, reals), _levels(ints), _of(ints, ints, 0)
@@ -145,7 +146,7 @@ def whitened(ints: Array, reals: Array, t: Array, grad: Array) -> float:
     return value
 
 
-_NUMBERS = types.CPointer(types.double)
+_NUMBERS = types.CPointer(types.double)  # type: ignore[no-untyped-call]
 
 
 @cfunc(types.int64(types.uint64, _NUMBERS, _NUMBERS, _NUMBERS, types.voidptr), cache=True)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from bayeslmm.priors import bounds, log_density
+from bayeslmm.priors import bounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bayeslmm.families.base import Family
-    from bayeslmm.priors import PriorRow
+    from bayeslmm.priors import Distribution, PriorRow
 
 __all__ = ["FORMS", "Scalars", "constrain", "form", "scalars_of"]
 
@@ -28,25 +28,62 @@ _FLAT, _NORMAL, _STUDENT, _LOGISTIC, _POWERS, _LOGNORMAL = range(6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """A prior distribution as one of a few functions of x: `kind`, and `convert`, its arguments -> the four numbers of `form`."""
+    """A prior distribution as one of a few functions of x.
+
+    `kind` and `convert`, its arguments -> the four numbers of `form`; `constant`, its arguments -> what `form` leaves out of the
+    log density; `symmetric` about its location `mu`.
+    """
 
     kind: int
     convert: Callable[..., tuple[float, float, float, float]]
+    constant: Callable[..., float]
+    symmetric: bool = False
+
+
+def _t_constant(nu: float, mu: float, sigma: float) -> float:
+    return math.lgamma((nu + 1.0) / 2.0) - math.lgamma(nu / 2.0) - 0.5 * math.log(nu * math.pi) - math.log(sigma)
+
+
+def _normal_constant(mu: float, sigma: float) -> float:
+    return -0.5 * math.log(2.0 * math.pi) - math.log(sigma)
 
 
 FORMS: Mapping[str, Form] = MappingProxyType(
     {
-        "flat": Form(kind=_FLAT, convert=lambda: (0.0, 0.0, 0.0, 0.0)),
-        "uniform": Form(kind=_FLAT, convert=lambda lower, upper: (0.0, 0.0, 0.0, 0.0)),
-        "normal": Form(kind=_NORMAL, convert=lambda mu, sigma: (mu, sigma, 0.0, 0.0)),
-        "student_t": Form(kind=_STUDENT, convert=lambda nu, mu, sigma: (mu, sigma, nu, 0.0)),
-        "cauchy": Form(kind=_STUDENT, convert=lambda mu, sigma: (mu, sigma, 1.0, 0.0)),
-        "logistic": Form(kind=_LOGISTIC, convert=lambda mu, sigma: (mu, sigma, 0.0, 0.0)),
-        "exponential": Form(kind=_POWERS, convert=lambda rate: (0.0, rate, 0.0, 0.0)),
-        "gamma": Form(kind=_POWERS, convert=lambda shape, rate: (shape - 1.0, rate, 0.0, 0.0)),
-        "inv_gamma": Form(kind=_POWERS, convert=lambda shape, scale: (-shape - 1.0, 0.0, scale, 0.0)),
-        "beta": Form(kind=_POWERS, convert=lambda alpha, beta: (alpha - 1.0, 0.0, 0.0, beta - 1.0)),
-        "lognormal": Form(kind=_LOGNORMAL, convert=lambda mu, sigma: (mu, sigma, 0.0, 0.0)),
+        "flat": Form(kind=_FLAT, convert=lambda: (0.0, 0.0, 0.0, 0.0), constant=lambda: 0.0),
+        "uniform": Form(
+            kind=_FLAT,
+            convert=lambda lower, upper: (0.0, 0.0, 0.0, 0.0),
+            constant=lambda lower, upper: -math.log(upper - lower),
+        ),
+        "normal": Form(kind=_NORMAL, convert=lambda mu, sigma: (mu, sigma, 0.0, 0.0), constant=_normal_constant, symmetric=True),
+        "student_t": Form(kind=_STUDENT, convert=lambda nu, mu, sigma: (mu, sigma, nu, 0.0), constant=_t_constant, symmetric=True),
+        "cauchy": Form(
+            kind=_STUDENT,
+            convert=lambda mu, sigma: (mu, sigma, 1.0, 0.0),
+            constant=lambda mu, sigma: -math.log(math.pi * sigma),
+            symmetric=True,
+        ),
+        "logistic": Form(
+            kind=_LOGISTIC, convert=lambda mu, sigma: (mu, sigma, 0.0, 0.0), constant=lambda mu, sigma: -math.log(sigma), symmetric=True
+        ),
+        "exponential": Form(kind=_POWERS, convert=lambda rate: (0.0, rate, 0.0, 0.0), constant=lambda rate: math.log(rate)),
+        "gamma": Form(
+            kind=_POWERS,
+            convert=lambda shape, rate: (shape - 1.0, rate, 0.0, 0.0),
+            constant=lambda shape, rate: shape * math.log(rate) - math.lgamma(shape),
+        ),
+        "inv_gamma": Form(
+            kind=_POWERS,
+            convert=lambda shape, scale: (-shape - 1.0, 0.0, scale, 0.0),
+            constant=lambda shape, scale: shape * math.log(scale) - math.lgamma(shape),
+        ),
+        "beta": Form(
+            kind=_POWERS,
+            convert=lambda alpha, beta: (alpha - 1.0, 0.0, 0.0, beta - 1.0),
+            constant=lambda alpha, beta: math.lgamma(alpha + beta) - math.lgamma(alpha) - math.lgamma(beta),
+        ),
+        "lognormal": Form(kind=_LOGNORMAL, convert=lambda mu, sigma: (mu, sigma, 0.0, 0.0), constant=_normal_constant),
     }
 )
 """Distribution's name -> its form; a prior that is not here cannot be sampled by the collapsed sampler."""
@@ -67,38 +104,43 @@ class Scalars(NamedTuple):
 
 def scalars_of(rows: Sequence[tuple[int, PriorRow]], family: Family) -> tuple[Scalars, float]:
     """Return the free scalars of (slot, prior row) pairs, and the sum of the constants that `form` leaves out of their densities."""
-    kinds, arguments, lower, upper, constant = [], [], [], [], 0.0
-    for _, row in rows:
-        distribution, limits = row.distribution, bounds(row, family)
-        low, high = (max(limits[0], distribution.kind.support[0]), min(limits[1], distribution.kind.support[1]))
-        if distribution.name == "uniform":
-            low, high = max(low, distribution.args[0]), min(high, distribution.args[1])
-        one = FORMS[distribution.name]
-        args = one.convert(*distribution.args)
-        at = _inside(low, high)
-        value, _ = form(one.kind, np.array(args), at)
-        constant += float(log_density(distribution, np.array(at), low, high)) - value
-        kinds.append(one.kind)
-        arguments.append(args)
-        lower.append(low)
-        upper.append(high)
+    ranges = [_range(row, family) for _, row in rows]
+    forms = [FORMS[row.distribution.name] for _, row in rows]
+    constants = [
+        one.constant(*row.distribution.args) - math.log(_mass(row.distribution, *limits))
+        for one, (_, row), limits in zip(forms, rows, ranges, strict=True)
+    ]
     return Scalars(
         slot=np.array([slot for slot, _ in rows], dtype=np.int64),
-        kind=np.array(kinds, dtype=np.int64),
-        args=np.array(arguments, dtype=float).reshape(len(rows), 4),
-        lower=np.array(lower, dtype=float),
-        upper=np.array(upper, dtype=float),
-    ), constant
+        kind=np.array([one.kind for one in forms], dtype=np.int64),
+        args=np.array([one.convert(*row.distribution.args) for one, (_, row) in zip(forms, rows, strict=True)]).reshape(len(rows), 4),
+        lower=np.array([lower for lower, _ in ranges], dtype=float),
+        upper=np.array([upper for _, upper in ranges], dtype=float),
+    ), sum(constants)
 
 
-def _inside(lower: float, upper: float) -> float:
-    """Return a point inside a range."""
-    if np.isfinite(lower) and np.isfinite(upper):
-        return (lower + upper) / 2.0
-    return lower + 1.0 if np.isfinite(lower) else upper - 1.0 if np.isfinite(upper) else 0.0
+def _range(row: PriorRow, family: Family) -> tuple[float, float]:
+    """Return where both the parameter and its prior's distribution can be."""
+    distribution, (lower, upper) = row.distribution, bounds(row, family)
+    low, high = distribution.args if distribution.name == "uniform" else distribution.kind.support
+    return max(lower, low), min(upper, high)
 
 
-@njit(cache=True)
+def _mass(distribution: Distribution, lower: float, upper: float) -> float:
+    """Return the probability of a range, which the density is divided by; 1 for `flat`."""
+    low, high = distribution.kind.support
+    if distribution.name == "flat" or (lower <= low and upper >= high):
+        return 1.0
+    at = dict(zip(distribution.kind.arguments, distribution.args, strict=True))
+    if FORMS[distribution.name].symmetric and (lower, upper) == (at["mu"], np.inf):
+        return 0.5
+    make = distribution.kind.scipy
+    assert make is not None
+    frozen = make(*distribution.args)
+    return float(frozen.cdf(upper) - frozen.cdf(lower))
+
+
+@njit(cache=True, error_model="numpy")
 def form(kind: int, args: Array, x: float) -> tuple[float, float]:
     """Return log density, but for a constant, and its derivative at x.
 
@@ -129,7 +171,7 @@ def form(kind: int, args: Array, x: float) -> tuple[float, float]:
     return -abs(z) - 2.0 * math.log1p(e), -math.copysign((1.0 - e) / (1.0 + e), z) / b
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def constrain(u: float, lower: float, upper: float) -> tuple[float, float, float, float]:
     """Return x in (lower, upper) of u on the real line, dx / du, log |dx / du| and the derivative of that."""
     if lower == -math.inf and upper == math.inf:

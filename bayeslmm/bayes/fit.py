@@ -17,9 +17,9 @@ import pandas as pd
 from bayeslmm.bayes import draws as arrays
 from bayeslmm.bayes import summary as summaries
 from bayeslmm.bayes.checks import diagnose, quick_problem
-from bayeslmm.checks import model_checks
 from bayeslmm.bayes.samplers import SAMPLERS, TARGET_ACCEPT, Settings, available_cores, sample, sampler_named, shows_progress
 from bayeslmm.bayes.translate import factors
+from bayeslmm.checks import model_checks
 from bayeslmm.design import weak_groups
 from bayeslmm.errors import BayesLmmError, ConvergenceWarning, DataWarning, FitError, PriorError
 from bayeslmm.fit import Diagnostics, Draws

@@ -6,7 +6,8 @@ log-likelihood by them, log L gains
 
     sum k4_ijkl V_ij V_kl / 8 + sum k3_ijk k3_lmn V_ij V_kl V_mn / 8 + sum k3_ijk k3_lmn V_il V_jm V_kn / 12
 
-a level, grouping factor by grouping factor: crossed factors are taken one at a time. Its gradient is by differences, each at its own mode.
+a level. Grouping factors are taken one at a time, the effects of the others at their mode, so that it is exact for one factor and a
+rough guide for several. Its gradient is by differences, each at its own mode.
 Source: Shun & McCullagh (1995), J. R. Stat. Soc. B 57, 749-760; Raudenbush, Yang & Yosef (2000), J. Comput. Graph. Stat. 9.
 """
 
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayeslmm.classical import system as blocked
-from bayeslmm.classical.engine import basis_of
 from bayeslmm.classical.glmm import Criterion, criterion_of, hessian_at
 from bayeslmm.classical.laplace import at_mode
 from bayeslmm.classical.lmm import one_thread
@@ -26,10 +26,9 @@ from bayeslmm.classical.quadrature import quadrature
 from bayeslmm.fit import Check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bayeslmm.classical.fit import ClassicalFit
     from bayeslmm.classical.generalised import Glmm
+    from bayeslmm.classical.optimise import Objective
     from bayeslmm.classical.pirls import Mode
 
 __all__ = ["laplace_accuracy", "next_term"]
@@ -49,12 +48,13 @@ def laplace_accuracy(fit: ClassicalFit) -> Check | None:
         return None
     with one_thread(), np.errstate(all="ignore"):
         found = criterion_of(fit)
-        if found.problem is None:
+        problem = found.problem
+        if problem is None:
             return None
-        scalar = len(found.problem.terms) == 1 and len(found.problem.rows.predictor) == 1
-        if not scalar and found.problem.n * len(found.problem.rows.predictor) * len(found.curvature) > _MANY:
+        scalar = len(problem.terms) == 1 and len(problem.rows.predictor) == 1
+        if not scalar and problem.n * len(problem.rows.predictor) * len(found.curvature) > _MANY:
             return None
-        gain, shift = _compared(found, point_of(found, fit), scalar)
+        gain, shift = _compared(found, problem, point_of(found, fit), scalar)
     if not np.isfinite(shift):
         return None
     way = f"quadrature with {_NODES} nodes" if scalar else "the next term of the series"
@@ -68,15 +68,17 @@ def laplace_accuracy(fit: ClassicalFit) -> Check | None:
         meaning=f"Laplace's approximation is good enough here: {said}"
         if passed
         else f"Laplace's approximation is poor here, as it is where levels have few trials: {said}",
-        remedy="fit with n_agq=25" if scalar else "fit by brm, whose posterior takes no approximation; simulate from the fit to see the bias",
+        remedy="fit with n_agq=25"
+        if scalar
+        else "fit by brm, whose posterior takes no approximation; simulate from the fit to see the bias",
     )
 
 
-def _compared(found: Criterion, x: Array, scalar: bool) -> tuple[float, float]:
+def _compared(found: Criterion, problem: Glmm, x: Array, scalar: bool) -> tuple[float, float]:
     """Return how much -2 log L changes by the better approximation, and the largest Newton step towards its optimum, in standard errors."""
-    problem, method = _of(found), found.method
+    method = found.method
     free = ~found.box.on_edge(x)
-    better = _by_quadrature(found) if scalar else _by_series(found, free)
+    better = _by_quadrature(problem, method.prior) if scalar else _by_series(problem, method.objective, free)
     value, _ = method.objective(x)
     more, gradient = better(x)
     H = hessian_at(method.objective, x, free)
@@ -97,14 +99,7 @@ def _compared(found: Criterion, x: Array, scalar: bool) -> tuple[float, float]:
     return more - value, float(np.max(np.concatenate(moved)))
 
 
-def _of(found: Criterion) -> Glmm:
-    assert found.problem is not None
-    return found.problem
-
-
-def _by_quadrature(found: Criterion) -> Callable[[Array], tuple[float, Array]]:
-    prior, problem = found.method.prior, _of(found)
-
+def _by_quadrature(problem: Glmm, prior: Objective | None) -> Objective:
     def better(x: Array) -> tuple[float, Array]:
         value, gradient = quadrature(problem, x, _NODES)
         if prior is None:
@@ -115,16 +110,15 @@ def _by_quadrature(found: Criterion) -> Callable[[Array], tuple[float, Array]]:
     return better
 
 
-def _by_series(found: Criterion, free: Array) -> Callable[[Array], tuple[float, Array]]:
+def _by_series(problem: Glmm, objective: Objective, free: Array) -> Objective:
     """Return Laplace's approximation with the next term, the latter's gradient by differences of the free parameters."""
-    problem = _of(found)
 
     def term(x: Array) -> float:
         mode, lam = at_mode(problem, x)
         return np.nan if mode is None or np.isnan(mode.logdet) else next_term(problem, mode, lam)
 
     def better(x: Array) -> tuple[float, Array]:
-        value, gradient = found.method.objective(x)
+        value, gradient = objective(x)
         slope = np.zeros(len(x))
         for i in np.flatnonzero(free):
             h = np.zeros(len(x))
@@ -137,10 +131,8 @@ def _by_series(found: Criterion, free: Array) -> Callable[[Array], tuple[float, 
 
 def next_term(problem: Glmm, mode: Mode, lam: Array) -> float:
     """Return what the next term of the series adds to -2 log L at a mode; `lam`: the blocks of Lambda there."""
-    blocked.inverse_parts(problem.system, problem.work, lam, mode.L)
-    variances = blocked.variances(problem.system, problem.work)
     d4 = _fourth(problem, mode.eta)
-    parts = [_of_factor(*_columns(problem, f), V, mode.d3, d4) for f, V in enumerate(variances)]
+    parts = [_of_factor(*_columns(problem, f), L, mode, d4) for f, L in enumerate(blocked.blocks_of(problem.system, lam))]
     return -2.0 * float(np.sum(parts))
 
 
@@ -168,17 +160,27 @@ def _columns(problem: Glmm, f: int) -> tuple[Array, Array, Array]:
     return problem.rows.z[own], level[problem.rows.at[own.start]], problem.rows.predictor[own]
 
 
-def _of_factor(z: Array, level: Array, predictor: Array, V: Array, d3: Array, d4: Array) -> float:
-    """Return the three sums over the levels of one grouping factor, their effects with variances V (J, k, k)."""
-    K, k = len(d3), len(z)
-    owns = np.eye(K)[predictor]
+def _of_factor(z: Array, level: Array, predictor: Array, L: Array, mode: Mode, d4: Array) -> float:
+    """Return the three sums over the levels of one grouping factor, its effects with factor L (k, k)."""
+    d3, k, levels = mode.d3, len(z), int(np.max(level)) + 1
+    V = _conditional(z, level, predictor, L, mode.W)
+    owns = np.eye(len(d3))[predictor]
     h = np.einsum("ia,jb,in,jn,nij->abn", owns, owns, z, z, V[level], optimize=True)
     once = np.einsum("abcn,bcn->an", d3, h)
-    pull = np.stack([np.bincount(level, z[i] * once[predictor[i]], len(V)) for i in range(k)], axis=1)
-    cube = np.empty((len(V), k, k, k))
+    pull = np.stack([np.bincount(level, z[i] * once[predictor[i]], levels) for i in range(k)], axis=1)
+    cube = np.empty((levels, k, k, k))
     for i, j, m in np.ndindex(k, k, k):
-        cube[:, i, j, m] = np.bincount(level, z[i] * z[j] * z[m] * d3[predictor[i], predictor[j], predictor[m]], len(V))
+        cube[:, i, j, m] = np.bincount(level, z[i] * z[j] * z[m] * d3[predictor[i], predictor[j], predictor[m]], levels)
     fourth = np.einsum("abcdn,abn,cdn->", d4, h, h) / 8.0
     squares = np.einsum("Ji,Jij,Jj->", pull, V, pull) / 8.0
     cubes = np.einsum("Jijk,Jlmn,Jil,Jjm,Jkn->", cube, cube, V, V, V, optimize=True) / 12.0
     return float(fourth + squares + cubes)
+
+
+def _conditional(z: Array, level: Array, predictor: Array, L: Array, W: Array) -> Array:
+    """Return the variances (J, k, k) of a factor's effects given all others: L (I + L'DL)^-1 L', D a level's information."""
+    k = len(z)
+    D = np.empty((int(np.max(level)) + 1, k, k))
+    for i, j in np.ndindex(k, k):
+        D[:, i, j] = np.bincount(level, z[i] * z[j] * W[predictor[i], predictor[j]], len(D))
+    return np.asarray(L @ np.linalg.solve(np.eye(k) + L.T @ D @ L, np.broadcast_to(L.T, D.shape)))

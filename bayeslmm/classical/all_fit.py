@@ -150,11 +150,11 @@ def all_fit(fit: ClassicalFit, optimisers: Sequence[str] | str | None = None, *,
     Returns
     -------
     DataFrame
-        A row by optimiser. `criterion` (as `fit.criterion`); `difference` to the lowest of all; `converged`, as the optimiser itself
-        says; `evaluations` of the criterion; `seconds`; `gradient`: the largest of a free parameter there, in scaled units;
-        `verdict`: `agrees` (with the lowest), `same criterion, other estimates`, `higher` (by 0.001 or more) or `failed`; `message`,
-        the optimiser's own. Then the estimates: a column for each standard deviation, correlation, `sigma` and coefficient, named
-        as in `confint`, and for each theta, `theta_1` on. An optimiser that fails is a row of NaN with its message.
+        A row by optimiser. `criterion` (as `fit.criterion`; of a fit with priors, these included); `difference` to the lowest of all;
+        `converged`, as the optimiser itself says; `evaluations` of the criterion; `seconds`; `gradient`: the largest of a free parameter
+        there, in scaled units; `verdict`: `agrees` (with the lowest), `same criterion, other estimates`, `higher` (by 0.001 or more) or
+        `failed`; `message`, the optimiser's own. Then the estimates: a column for each standard deviation, correlation, `sigma` and
+        coefficient, named as in `confint`, and for each theta, `theta_1` on. An optimiser that fails is a row of NaN with its message.
 
     Raises
     ------

@@ -59,7 +59,7 @@ class Mode:
 
 
 def find_mode(problem: Glmm, eta: Array, lam: Array, m: int) -> Mode | None:
-    """Return the mode of u and of the mean's first m coefficients (0, or all of them), or None where the likelihood has no value.
+    """Return the mode of u and of the mean's first m coefficients (0, or all of them), or None where the likelihood has no such value.
 
     Parameters
     ----------
@@ -73,14 +73,12 @@ def find_mode(problem: Glmm, eta: Array, lam: Array, m: int) -> Mode | None:
         Number of inner coefficients.
     """
     point = _start(problem, eta, lam, m)
-    if point is None:
-        return None
-    newton, arrived = _search(problem, eta, lam, m, point)
-    if not arrived and np.any(point.u):
+    newton = None if point is None else _search(problem, eta, lam, m, point)
+    if newton is None and point is not None and np.any(point.u):
         point = _at(problem, eta, lam, np.zeros_like(point.u), point.inner, 2)
-        if point is None:
-            return None
-        newton, _ = _search(problem, eta, lam, m, point)
+        newton = None if point is None else _search(problem, eta, lam, m, point)
+    if newton is None:
+        return None
     point = newton.point
     problem.warm.u, problem.warm.inner = point.u, point.inner
     return Mode(
@@ -99,20 +97,21 @@ def find_mode(problem: Glmm, eta: Array, lam: Array, m: int) -> Mode | None:
     )
 
 
-def _search(problem: Glmm, eta: Array, lam: Array, m: int, point: _Point) -> tuple[_Newton, bool]:
-    """Return the last of the Newton steps from a point, and whether it is none any more."""
-    newton = _newton(problem, point, lam, m)
+def _search(problem: Glmm, eta: Array, lam: Array, m: int, point: _Point) -> _Newton | None:
+    """Return the last of the Newton steps from a point; None where they lead to no mode: the range of the family ends before it."""
+    newton, halvings = _newton(problem, point, lam, m), 0
     for _ in range(_STEPS):
         if newton.decrement <= _TOLERANCE:
-            return newton, True
-        moved = _move(problem, eta, lam, newton)
-        if moved is None:
-            return newton, newton.decrement < _NEARLY
+            return newton
+        moved, halved = _move(problem, eta, lam, newton)
+        halvings += halved
+        if moved is None or halvings > _HALVINGS:
+            return newton if newton.decrement < _NEARLY else None
         after = _newton(problem, moved, lam, m, before=newton.decrement)
         if newton.decrement < _NEARLY:
-            return after, True
+            return after
         newton = after
-    return newton, False
+    return None
 
 
 _TOLERANCE = 1e-11
@@ -122,6 +121,8 @@ _NEARLY = 1e-7
 _SOON = 1e-4
 """After a step shorter than this the third derivatives are computed too: one of the next points is the mode."""
 _STEPS = 100
+_MOST_HALVED, _HALVINGS = 15, 40
+"""Most halvings of one step, and of all steps in a search for a mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,14 +157,26 @@ def _start(problem: Glmm, eta: Array, lam: Array, m: int) -> _Point | None:
     return _at(problem, eta, lam, np.zeros(q), inner, 2) if last is None else last
 
 
-def _at(problem: Glmm, fixed: Array, lam: Array, u: Array, inner: Array, order: int) -> _Point | None:
-    """Return the penalised likelihood and its derivatives at u, or None where it has no value."""
+def _penalised(problem: Glmm, fixed: Array, lam: Array, u: Array, inner: Array) -> float:
+    """Return the penalised likelihood at u without its derivatives, which may cost ten times as much."""
+    eta = _eta(problem, fixed, lam, u, inner)[0]
+    return -2.0 * float(np.sum(problem.likelihood(eta, 0).value)) + float(u @ u)
+
+
+def _eta(problem: Glmm, fixed: Array, lam: Array, u: Array, inner: Array) -> tuple[Array, Array, Array]:
+    """Return the predictors (K, n) at u, Z b and b."""
     b = blocked.lambda_times(problem.system, lam, u)
     Zb = np.zeros_like(fixed)
     row_kernels.spread(problem.rows, b, Zb)
     eta = fixed + Zb
     if inner.size:
         eta[0] += problem.predictors[0].Q @ inner
+    return eta, Zb, b
+
+
+def _at(problem: Glmm, fixed: Array, lam: Array, u: Array, inner: Array, order: int) -> _Point | None:
+    """Return the penalised likelihood and its derivatives at u, or None where it has no value."""
+    eta, Zb, b = _eta(problem, fixed, lam, u, inner)
     found = problem.likelihood(eta, order)
     penalised = -2.0 * float(np.sum(found.value)) + float(u @ u)
     if not np.isfinite(penalised) or not np.isfinite(found.d2).all():
@@ -249,14 +262,17 @@ def _positive_part(W: Array) -> Array:
     return np.ascontiguousarray(np.einsum("nkj,nj,nlj->kln", vectors, np.abs(values), vectors))
 
 
-def _move(problem: Glmm, eta: Array, lam: Array, newton: _Newton) -> _Point | None:
-    """Return the point after the longest of the step's halves that lowers the penalised likelihood enough, or None."""
+def _move(problem: Glmm, eta: Array, lam: Array, newton: _Newton) -> tuple[_Point | None, int]:
+    """Return the point after the longest of the step's halves that lowers the penalised likelihood enough, if any, and how often halved."""
     point, order = newton.point, 3 if newton.decrement < _SOON else 2
     slack = 1e-13 * max(1.0, abs(point.penalised))
-    alpha = 1.0
-    for _ in range(40):
-        found = _at(problem, eta, lam, point.u + alpha * newton.step_u, point.inner + alpha * newton.step_inner, order)
-        if found is not None and found.penalised <= point.penalised - 2e-4 * alpha * newton.decrement**2 + slack:
-            return found
-        alpha *= 0.5
-    return None
+    for halved in range(_MOST_HALVED):
+        alpha = 0.5**halved
+        enough = point.penalised - 2e-4 * alpha * newton.decrement**2 + slack
+        u, inner = point.u + alpha * newton.step_u, point.inner + alpha * newton.step_inner
+        if halved and not _penalised(problem, eta, lam, u, inner) <= enough:
+            continue
+        found = _at(problem, eta, lam, u, inner, order)
+        if found is not None and found.penalised <= enough:
+            return found, halved
+    return None, _MOST_HALVED

@@ -133,6 +133,9 @@ def profile_note(fit: ClassicalFit) -> str:
     """Say what is profiled."""
     if fit.penalty is not None:
         return f"profile of the likelihood with its penalty ({fit.penalty.name})"
+    apart = separated(fit)
+    if apart is not None:
+        return f"profile likelihood; an infinite limit is of a coefficient that has no finite estimate ({', '.join(apart.coefficients)})"
     if fit.avoids_boundary:
         return "profile of the likelihood with its boundary-avoiding prior"
     return "profile likelihood of the ML refit (the fit is by REML)" if fit.reml else "profile likelihood"

@@ -167,6 +167,9 @@ CASES = (
     ),
 )
 FAST = CASES[:3]
+COLLAPSED = tuple(case for case in FAST if case.family == "gaussian")
+BY_SAMPLER = [("auto", case) for case in CASES] + [("nutpie", case) for case in CASES if case.family == "gaussian"]
+"""`auto` takes the collapsed sampler for the Gaussian ones: they are checked by both."""
 
 
 def _model(case: Case, folder: Path) -> bl.Model:
@@ -206,21 +209,33 @@ def _assert_mixed(fit: bl.BayesFit) -> None:
 @pytest.mark.parametrize("case", FAST, ids=lambda case: case.name)
 def test_posterior_is_near_the_exact_one(case: Case, reference_dir: Path) -> None:
     # 4 x 1500 draws: ESS of the slowest parameter about 1500, a Monte-Carlo error of 0.026 SD: 0.15 is beyond five of them.
-    fit = bl.brm(_model(case, reference_dir), draws=1500, seed=20240201)
+    fit = bl.brm(_model(case, reference_dir), draws=1500, seed=20240201, sampler="nutpie")
     distance = _distances(case, fit, reference_dir)
     _assert_mixed(fit)
     assert distance["mean"].max() < 0.15, distance.sort_values("mean").tail(3)
     assert distance["sd"].max() < 0.15, distance.sort_values("sd").tail(3)
 
 
+@pytest.mark.sampling
+@pytest.mark.reference
+@pytest.mark.parametrize("case", COLLAPSED, ids=lambda case: case.name)
+def test_collapsed_posterior_is_the_exact_one(case: Case, reference_dir: Path) -> None:
+    # 4 x 4000 draws, nearly independent: a Monte-Carlo error of 0.01 SD.
+    fit = bl.brm(_model(case, reference_dir), draws=4000, seed=20240203, sampler="collapsed")
+    _assert_mixed(fit)
+    distance = _distances(case, fit, reference_dir)
+    assert distance["mean"].max() < 0.05, distance.sort_values("mean").tail(3)
+    assert distance["sd"].max() < 0.05, distance.sort_values("sd").tail(3)
+
+
 @pytest.mark.slow
 @pytest.mark.sampling
 @pytest.mark.reference
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.ConvergenceWarning")
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_posterior_is_the_exact_one(case: Case, reference_dir: Path) -> None:
+@pytest.mark.parametrize(("sampler", "case"), BY_SAMPLER, ids=lambda one: one if isinstance(one, str) else one.name)
+def test_posterior_is_the_exact_one(sampler: str, case: Case, reference_dir: Path) -> None:
     # 4 x 20000 draws: Monte-Carlo error below 0.01 SD for every parameter.
-    fit = bl.brm(_model(case, reference_dir), draws=20_000, tune=2000, seed=20240202, target_accept=0.95)
+    fit = bl.brm(_model(case, reference_dir), draws=20_000, tune=2000, seed=20240202, target_accept=0.95, sampler=sampler)
     _assert_mixed(fit)
     distance = _distances(case, fit, reference_dir)
     assert distance["mean"].max() < 0.05, distance.sort_values("mean").tail(3)

@@ -162,7 +162,7 @@ def _pymc_values(model: bl.Model, found: dict[str, np.ndarray]) -> dict[str, np.
 
 def _pymc_prior(model: bl.Model, points: list[dict[str, np.ndarray]]) -> list[float]:
     """Log densities of all parameters but the random effects, on the real line, by PyMC."""
-    import pytensor
+    from pytensor.compile import function
 
     translated = model.to_pymc()
     variables = [variable for variable in translated.free_RVs if not variable.name.startswith("z_")]
@@ -173,7 +173,7 @@ def _pymc_prior(model: bl.Model, points: list[dict[str, np.ndarray]]) -> list[fl
         transform = translated.rvs_to_transforms[variable]
         value = variable.type()
         moved = value if transform is None else transform.forward(value, *variable.owner.inputs)
-        inputs[translated.rvs_to_values[variable].name] = (variable.name, pytensor.function([value], moved, mode=mode))
+        inputs[translated.rvs_to_values[variable].name] = (variable.name, function([value], moved, mode=mode))
     start = translated.initial_point()
     results = []
     for found in points:

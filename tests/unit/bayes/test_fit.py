@@ -13,7 +13,7 @@ import pytest
 import bayeslmm as bl
 from bayeslmm.bayes import log_likelihood
 from bayeslmm.bayes.fit import sample_model
-from bayeslmm.bayes.samplers import Settings, sample, shows_progress
+from bayeslmm.bayes.samplers import Sampler, Settings, sample, shows_progress
 from bayeslmm.errors import ConvergenceWarning, FitError
 from bayeslmm.fit import ESTIMATES_COLUMNS, TIDY_COLUMNS, Fit
 
@@ -236,7 +236,7 @@ def test_tidy_glance_augment(slopes: bl.BayesFit, frame: pd.DataFrame) -> None:
         ({"cores": 0}, "cores must be"),
         ({"seed": -1}, "seed must be"),
         ({"target_accept": 1.0}, "target_accept must lie between 0 and 1"),
-        ({"sampler": "nutpi"}, r"did you mean 'nutpie'\?; known: auto, nutpie, pymc"),
+        ({"sampler": "nutpi"}, r"did you mean 'nutpie'\?; known: auto, collapsed, nutpie, pymc"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str, slopes: bl.BayesFit) -> None:
@@ -263,10 +263,12 @@ def test_one_chain_is_warned_of(slopes: bl.BayesFit, monkeypatch: pytest.MonkeyP
 def test_settings_reach_the_sampler(slopes: bl.BayesFit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bayeslmm.bayes.fit.sample_model", lambda *given: given)
     model, name, settings = bl.brm(slopes.model, chains=3, draws=700, tune=40, cores=8, seed=5, target_accept=0.99)  # type: ignore[misc]
-    assert name == "nutpie"
+    assert name == "collapsed"
     assert (settings.chains, settings.draws, settings.tune, settings.cores, settings.seed) == (3, 700, 40, 3, 5)
     assert settings.target_accept == 0.99
     assert model is slopes.model
+    _, name, _ = bl.brm(bl.model("Reaction ~ Days", slopes.model.frame))  # type: ignore[misc]
+    assert name == "nutpie"
     _, _, fresh = bl.brm(slopes.model)  # type: ignore[misc]
     _, _, other = bl.brm(slopes.model)  # type: ignore[misc]
     assert fresh.seed != other.seed
@@ -294,10 +296,10 @@ def test_a_failing_sampler_says_so_in_one_line(slopes: bl.BayesFit, monkeypatch:
         logging.getLogger("pymc").warning("noise")
         raise TypeError("kernel() got an unexpected argument\nmore")
 
-    monkeypatch.setattr("bayeslmm.bayes.samplers.SAMPLERS", {"broken": broken})
+    monkeypatch.setattr("bayeslmm.bayes.samplers.SAMPLERS", {"broken": Sampler(run=broken, package="numpy")})
     settings = Settings(chains=1, draws=1, tune=1, cores=1, seed=1, target_accept=0.9, progressbar=False, key="")
     with pytest.raises(FitError, match=r"^the sampler 'broken' failed: kernel\(\) got an unexpected argument$"):
-        sample("broken", None, [], settings)
+        sample("broken", slopes.model, [], settings)
 
 
 def test_no_progress_bar_without_a_terminal() -> None:
