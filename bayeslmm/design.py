@@ -15,7 +15,7 @@ from bayeslmm.errors import DataError, DataWarning, FormulaError, suggest
 from bayeslmm.formula import Formula, deparse, expand_dot, parse
 from bayeslmm.formula.contrasts import contrast_spec
 from bayeslmm.formula.evaluate import Scope, columns_in, evaluate
-from bayeslmm.formula.nodes import Call, Name, Node, Predictor, RandomTerm, Response, SeriesTerm, Term, names_in
+from bayeslmm.formula.nodes import Call, Literal, Name, Node, Predictor, RandomTerm, Response, SeriesTerm, Term, names_in, parts_in
 from bayeslmm.formula.values import MISSING, Factor, Numbers, as_factor, drop_unused, frozen, recode
 from bayeslmm.known import Known, Relationship, known_among, relationships
 from bayeslmm.model_matrix import FactorCoding, Matrix, build_matrix, full_rank_columns
@@ -331,6 +331,7 @@ def encode(
     table = to_pandas(frame)
     formula = expand_dot(formula, [str(name) for name in table.columns])
     _check_formula(formula, need_response)
+    _check_constants(formula, table)
     given = {"weights": _argument(weights, table, "weights"), "offset": _argument(offset, table, "offset")}
     arrays = {name: values for name, values in given.items() if values is not None}
     raw = {name: read_column(table, name) for name in _columns_used(formula, random=True, response=need_response)}
@@ -445,6 +446,10 @@ def _predictors(formula: Formula) -> list[tuple[str, Predictor]]:
 
 
 def _columns_used(formula: Formula, *, random: bool, response: bool) -> list[str]:
+    return list(dict.fromkeys(name for node in _nodes_used(formula, random=random, response=response) for name in columns_in(node)))
+
+
+def _nodes_used(formula: Formula, *, random: bool, response: bool) -> list[Node]:
     nodes: list[Node] = []
     if response and formula.response is not None:
         nodes += [*formula.response.nodes, *([formula.response.weights] if formula.response.weights is not None else [])]
@@ -453,7 +458,15 @@ def _columns_used(formula: Formula, *, random: bool, response: bool) -> list[str
         nodes += predictor.series.nodes if random and predictor.series is not None else ()
         for bar in predictor.random if random else ():
             nodes += [variable for term in bar.effects for variable in term.variables] + list(bar.group)
-    return list(dict.fromkeys(name for node in nodes for name in columns_in(node)))
+    return nodes
+
+
+def _check_constants(formula: Formula, table: pd.DataFrame) -> None:
+    """Refuse `pi` in a call where a column has that name: R would read the column."""
+    nodes = (node for whole in _nodes_used(formula, random=True, response=True) for node in parts_in(whole))
+    for node in nodes:
+        if isinstance(node, Literal) and not isinstance(node.value, bool) and node.text in table.columns:
+            raise DataError(f"'{node.text}' in a call is a number, but a column has that name too; rename the column", column=node.text)
 
 
 def _argument(given: Any, table: pd.DataFrame, what: str) -> Array | None:

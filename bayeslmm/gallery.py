@@ -46,7 +46,8 @@ class Named:
 class Case:
     """A canonical analysis, as `model.toml` states it.
 
-    `main` names the model that is reported in full; the others of a ladder are fitted by `ladder_engines`.
+    `main` names the model that is reported in full; the others of a ladder are fitted by `ladder_engines`. `penalty`: of the classical
+    fits of generalised models, as `glmer` takes it.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class Case:
     reml: bool = True
     sampling: Sampling = field(default_factory=Sampling)
     priors: tuple[Mapping[str, str], ...] = ()
+    penalty: str | None = None
 
     def named(self, name: str) -> Named:
         """Return the model of that name."""
@@ -112,7 +114,7 @@ def read_case(path: str | Path) -> Case:
     return _case(file, stated)
 
 
-_FIELDS = ("title", "about", "dataset", "family", "engines", "ladder_engines", "main", "reml", "sampling", "models", "priors")
+_FIELDS = ("title", "about", "dataset", "family", "engines", "ladder_engines", "main", "reml", "sampling", "models", "priors", "penalty")
 _ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "models": ("name", "formula", "about"),
@@ -136,7 +138,7 @@ def _case(file: Path, stated: dict[str, Any]) -> Case:
         sampling = Sampling(**stated.get("sampling", {}))
     except TypeError as error:
         raise DataError(f"{file}: {error}") from None
-    options = {key: stated[key] for key in ("about", "family", "reml") if key in stated}
+    options = {key: stated[key] for key in ("about", "family", "reml", "penalty") if key in stated}
     case = Case(
         folder=file.parent,
         title=stated["title"],
@@ -166,7 +168,7 @@ def _known(file: Path, row: Mapping[str, Any], names: Sequence[str], where: str)
 def _reml(model: Model, case: Case, progressbar: bool) -> Fit:
     from bayeslmm.classical import engine_for
 
-    _, classical = engine_for(model, reml=case.reml)
+    _, classical = engine_for(model, reml=case.reml, penalty=case.penalty)
     return classical()
 
 

@@ -91,7 +91,7 @@ def page(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
         f"| loci with an answer | {len(table)} | {int((~theirs['error']).sum())} |",
         f"| ok | {counts['ok']} | {int(clean.sum())} without any message or runaway estimate |",
         f"| singular, not separated | {counts['singular']} | {int((theirs['singular'] & ~runaway).sum())} |",
-        f"| separated, by name | {counts['separated']} | none by name: {int(runaway.sum())} runaway estimates (above 8, or a standard error "
+        f"| separated, by name | {counts['separated']} | none by name: {int(runaway.sum())} runaway estimates (above 8, or standard error "
         f"above 20), {int((runaway & ~theirs['conv_warning']).sum())} of them without a convergence warning |",
         f"| convergence warnings | {counts['flat'] + counts['failed']} beside the separated ones | {int(theirs['conv_warning'].sum())} |",
         f"| seconds a locus, median (model and fit) | {table['seconds'].median():.4f} | 0.037 (7.5 s for all) |",

@@ -24,8 +24,8 @@ from scipy.special import betaln
 
 from bayeslmm.bayes.collapsed_priors import Scalars, constrain, form, scalars_of
 from bayeslmm.bayes.translate import Factor, deviation_slots, factors, has_correlation, rows_of
-from bayeslmm.classical import pls
-from bayeslmm.classical import system as linear
+from bayeslmm.linear import pls
+from bayeslmm.linear import system as linear
 from bayeslmm.priors import INTERCEPT, Distribution, PriorRow
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayeslmm.classical import system as blocked
 from bayeslmm.classical.glmm import Criterion, criterion_of, hessian_at
 from bayeslmm.classical.laplace import at_mode
 from bayeslmm.classical.lmm import one_thread
 from bayeslmm.classical.profile_generalised import point_of
 from bayeslmm.classical.quadrature import quadrature
 from bayeslmm.fit import Check
+from bayeslmm.linear import system as blocked
 
 if TYPE_CHECKING:
     from bayeslmm.classical.fit import ClassicalFit

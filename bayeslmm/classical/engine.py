@@ -19,9 +19,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from bayeslmm.classical import related
-from bayeslmm.classical import system as pls
 from bayeslmm.covariance.base import Structure
 from bayeslmm.errors import FitError
+from bayeslmm.linear import system as pls
 
 __all__ = [
     "Estimate",

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from bayeslmm.classical import system as blocked
 from bayeslmm.classical.engine import Placement, TermData, linear_map, place, starts_of
+from bayeslmm.linear import system as blocked
 
 if TYPE_CHECKING:
     from bayeslmm.classical.engine import Term
-    from bayeslmm.classical.rows import RowMap
+    from bayeslmm.linear.rows import RowMap
 
 __all__ = [
     "Derivatives",

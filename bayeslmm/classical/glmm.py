@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.classical import system as blocked
 from bayeslmm.classical.diagnose import undetermined
 from bayeslmm.classical.engine import TermData, basis_of, boundary_prior, theta_jacobian, theta_of, vector_of
 from bayeslmm.classical.fit import ClassicalFit, Further, SearchLog
@@ -27,6 +26,7 @@ from bayeslmm.families import LINKS
 from bayeslmm.families.derivatives import derivatives
 from bayeslmm.families.jets import Taylor
 from bayeslmm.formula.values import frozen
+from bayeslmm.linear import system as blocked
 from bayeslmm.model import Model, as_model
 
 if TYPE_CHECKING:
@@ -133,11 +133,11 @@ def _warned(fit: ClassicalFit) -> ClassicalFit:
     return fit
 
 
-def engine_for(model: Model, *, reml: bool = True) -> tuple[str, Callable[[], ClassicalFit]]:
-    """Return the method by which the classical engine fits a model, and the fit to be made: `lmer` or `glmer`."""
+def engine_for(model: Model, *, reml: bool = True, penalty: str | None = None) -> tuple[str, Callable[[], ClassicalFit]]:
+    """Return the method by which the classical engine fits a model, and the fit to be made: `lmer`, or `glmer` with its penalty."""
     if _is_linear(model):
         return ("REML" if reml else "ML"), lambda: lmer(model, reml=reml)
-    return "Laplace", lambda: glmer(model)
+    return "Laplace", lambda: glmer(model, penalty=penalty)
 
 
 def refit_generalised(fit: ClassicalFit, model: Model) -> ClassicalFit:

@@ -44,12 +44,13 @@ def confint(
     Parameters
     ----------
     fit
-        What `lmer` returned.
+        What `lmer` or `glmer` returned, penalised fits included.
     method
         `wald`: estimate +- normal quantile times standard error, for coefficients, and for the residual structure (of `ar` on its
         link's scale); NaN for other variance parameters, as in lme4;
         `profile`: profile likelihood, by maximum likelihood also for a REML fit, each limit found exactly; a limit that the data
-        do not reach is the parameter's bound; `boot`: percentiles of `n` parametric replicates.
+        do not reach is the parameter's bound, and infinite for a coefficient that the data separate; `boot`: percentiles of `n`
+        parametric replicates.
     level
         Nominal coverage.
     parameters

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayeslmm.classical import rows as row_kernels
-from bayeslmm.classical import system as blocked
 from bayeslmm.classical.engine import lambda_of, slope_of
 from bayeslmm.classical.generalised import Glmm, by_coefficients, fixed_part
 from bayeslmm.classical.pirls import Mode, find_mode, solved
+from bayeslmm.linear import rows as row_kernels
+from bayeslmm.linear import system as blocked
 
 __all__ = ["at_mode", "laplace"]
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayeslmm.classical import rows as row_kernels
-from bayeslmm.classical import system as blocked
+from bayeslmm.linear import rows as row_kernels
+from bayeslmm.linear import system as blocked
 
 if TYPE_CHECKING:
     from bayeslmm.classical.generalised import Glmm

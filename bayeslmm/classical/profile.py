@@ -46,9 +46,10 @@ class Profile:
     Attributes
     ----------
     fit
-        The ML fit that was profiled: the fit itself, or its ML refit.
+        The fit that was profiled: the fit itself, or the ML refit of one by REML.
     table
-        Columns `parameter, value, zeta, deviance`: zeta is the signed root of the rise of the deviance over its minimum.
+        Columns `parameter, value, zeta, deviance`: zeta is the signed root of the rise of the deviance (with the penalty, where the
+        fit has one) over its minimum.
     note
         A sentence on what was profiled.
     """
@@ -89,24 +90,26 @@ class Profile:
 
 
 def profile(fit: ClassicalFit, parameters: Sequence[str] | str | None = None) -> Profile:
-    """Profile the likelihood of every parameter: standard deviations, correlations, sigma, coefficients.
+    """Profile the likelihood of every parameter: standard deviations, correlations, sigma, coefficients, further parameters.
 
     Parameters
     ----------
     fit
-        What `lmer` returned; a REML fit is fitted again by maximum likelihood first, as lme4 does, and `note` says so.
+        What `lmer` or `glmer` returned; a REML fit is fitted again by maximum likelihood first, as lme4 does, and `note` says so. Of a
+        penalised fit the likelihood with its penalty is profiled.
     parameters
         Names of some of them, as `confint` has them; default all.
 
     Returns
     -------
     Profile
-        Points about a quarter of a unit of zeta apart, out to the 99 % limit of all parameters jointly or the parameter's bound.
+        Points about a quarter of a unit of zeta apart, out to the 99 % limit of all parameters jointly or the parameter's bound; of a
+        coefficient that data separate, on the side on which there is a limit.
 
     Raises
     ------
     FitError
-        For an unknown parameter, or where a lower deviance than that of the fit turns up.
+        For an unknown parameter, a fit with `n_agq=0`, or where a lower deviance than that of the fit turns up.
 
     Source: Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), section 5.1.
 

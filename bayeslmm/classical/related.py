@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from bayeslmm.classical import pls
-from bayeslmm.classical import system as blocked
+from bayeslmm.linear import pls
+from bayeslmm.linear import system as blocked
 
 __all__ = ["assemble", "correlated", "size", "variances"]
 

@@ -11,8 +11,8 @@ from scipy.linalg import solve_triangular
 
 if TYPE_CHECKING:
     from bayeslmm.classical.engine import Problem
-    from bayeslmm.classical.system import System
     from bayeslmm.design import Design
+    from bayeslmm.linear.system import System
 
 __all__ = ["Held", "Responses", "at_value", "hold_coefficient", "on_response", "responses"]
 

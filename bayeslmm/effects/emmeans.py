@@ -57,7 +57,7 @@ def emmeans(
     Parameters
     ----------
     fit
-        Of `lmer` or `brm`.
+        Of `lmer`, `glmer` or `brm`.
     specs
         Columns whose means are wanted; or text as `"~ a | b"`, or `"pairwise ~ a | b"`, which stands for `by` and `contrast` too.
     by
@@ -73,11 +73,12 @@ def emmeans(
         Column -> values of the grid, in place of the usual ones.
     ddf
         `"kenward-roger"` (default; an ML fit's standard errors are then those of its REML fit), `"satterthwaite"` or
-        `"asymptotic"` (default above 3000 rows). Of classical fits only.
+        `"asymptotic"` (default above 3000 rows, and of `glmer`). Of classical fits only.
     level
         Of the intervals.
     scale
-        `"link"`, or `"response"` (of a posterior): means through the inverse link, contrasts as ratios, of odds for a logit link.
+        `"link"`, or `"response"`: means through the inverse link, contrasts as ratios, of odds for a logit link. Tests are made, and
+        limits are computed, on the scale of the link.
 
     Returns
     -------
@@ -276,9 +277,14 @@ DDF_METHODS: Mapping[str, Callable[[ClassicalFit], Judged]] = MappingProxyType(
 
 
 def _judged(fit: ClassicalFit, ddf: str | None) -> Judged:
-    """Return what tests need; by default Kenward and Roger's where it can be had, Satterthwaite's of a fit with a residual structure."""
+    """Return what tests need: by default Kenward and Roger's where it can be had, Satterthwaite's of a fit with a residual structure.
+
+    Of a generalised model it is the normal distribution.
+    """
     if ddf is not None:
         return DDF_METHODS[ddf](fit)
+    if fit.generalised:
+        return _asymptotic(fit)
     if has_noise(fit.model.design):
         return _satterthwaite(fit)
     reason = f"{fit.nobs} rows are more than {MAX_ROWS_DDF}"
@@ -293,9 +299,8 @@ def _judged(fit: ClassicalFit, ddf: str | None) -> Judged:
 
 
 def _classical_table(fit: ClassicalFit, asked: _Asked) -> pd.DataFrame:
-    if fit.model.link.name != "identity":
-        raise FitError(f"marginal means of a classical fit are of the identity link; this one has '{fit.model.link.name}'")
     linear, known = asked.linear, asked.linear.known
+    carried, slope, labels = _carried(fit, asked)
     judged = _judged(fit, asked.ddf)
     nan = np.full(len(known), np.nan)
     estimate = np.where(known, linear.L @ fit.beta + linear.offset, np.nan)
@@ -310,10 +315,12 @@ def _classical_table(fit: ClassicalFit, asked: _Asked) -> pd.DataFrame:
     for rows in np.split(np.arange(len(known)), asked.groups):
         family = TestFamily(statistic[rows], df[rows], correlation[np.ix_(rows, rows)], asked.means, asked.pairs)
         p_value[rows], critical[rows], made = adjusted(family, asked.method, asked.level)
-    columns = {"estimate": estimate, "se": se, "df": df, "lower": estimate - critical * se, "upper": estimate + critical * se}
+    ends = np.sort(carried(np.stack([estimate - critical * se, estimate + critical * se])), axis=0)
+    columns = {"estimate": carried(estimate), "se": se * np.abs(slope(estimate)), "df": df, "lower": ends[0], "upper": ends[1]}
     tests = {"statistic": statistic, "p_value": p_value} if asked.contrasts is not None else {}
     notes = [f"degrees of freedom: {judged.name}", *([f"adjusted: {made}"] if made != "none" else [])]
-    return _table(asked, linear.labels, columns | tests, notes)
+    notes += [f"scale: {asked.scale}"] if fit.generalised else []
+    return _table(asked, labels, columns | tests, notes)
 
 
 def _table(asked: _Asked, labels: pd.DataFrame, columns: Mapping[str, Array], notes: Sequence[str]) -> pd.DataFrame:
@@ -334,7 +341,8 @@ def _posterior_table(fit: Fit, draws: Draws, asked: _Asked) -> pd.DataFrame:
     eta = draws.b @ linear.L.T + linear.offset
     positive = np.mean(eta > 0.0, axis=0)
     direction = np.maximum(positive, np.mean(eta < 0.0, axis=0))
-    values, labels = (eta, linear.labels) if asked.scale == "link" else _on_response(fit, eta, asked)
+    carried, _, labels = _carried(fit, asked)
+    values = carried(eta)
     lower, upper = np.quantile(values, [0.5 - asked.level / 2.0, 0.5 + asked.level / 2.0], axis=0)
     columns = {"estimate": values.mean(axis=0), "se": values.std(axis=0, ddof=1), "lower": lower, "upper": upper}
     columns |= {"p_direction": direction} if asked.contrasts is not None else {}
@@ -342,13 +350,16 @@ def _posterior_table(fit: Fit, draws: Draws, asked: _Asked) -> pd.DataFrame:
     return _table(asked, labels, told, [f"scale: {asked.scale}"])
 
 
-def _on_response(fit: Fit, eta: Array, asked: _Asked) -> tuple[Array, pd.DataFrame]:
-    """Return draws through the inverse link; of contrasts between logarithms or log odds, ratios."""
+# Scales ----------------------------------------------------------------------------------------------------------------
+
+
+def _carried(fit: Fit, asked: _Asked) -> tuple[Callable[[Array], Array], Callable[[Array], Array], pd.DataFrame]:
+    """Return what carries values to the scale asked for, its slope, and the labels there: contrasts of logarithms become ratios."""
     link, labels = fit.model.link, asked.linear.labels
+    if asked.scale == "link" or link.name == "identity":
+        return np.asarray, np.ones_like, labels
     if asked.contrasts is None:
-        return np.asarray(link.inverse(eta)), labels
-    if link.name == "identity":
-        return eta, labels
+        return link.inverse, link.mu_eta, labels
     if link.name not in ("log", "logit") or np.any(np.abs(asked.contrasts.weights.sum(axis=1)) > 1e-6):
         raise FitError(f"these contrasts have no meaning on the response scale of link '{link.name}'; use scale='link'")
-    return np.exp(eta), labels.assign(contrast=list(asked.contrasts.ratios) * asked.groups)
+    return np.exp, np.exp, labels.assign(contrast=list(asked.contrasts.ratios) * asked.groups)

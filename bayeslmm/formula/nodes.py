@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -21,6 +21,7 @@ __all__ = [
     "Term",
     "Unary",
     "names_in",
+    "parts_in",
 ]
 
 
@@ -194,28 +195,24 @@ def names_in(node: Node, arguments: Callable[[Call], Iterable[Node]] | None = No
 
     `arguments` says which parts of a call count; by default all of them.
     """
-    of_call = arguments or _all_arguments
-    found: dict[str, None] = {}
+    return tuple(dict.fromkeys(part.name for part in parts_in(node, arguments) if isinstance(part, Name)))
 
-    def visit(part: Node) -> None:
-        match part:
-            case Name(name=name):
-                found.setdefault(name)
-            case Call():
-                for child in of_call(part):
-                    visit(child)
-            case Unary(operand=operand):
-                visit(operand)
-            case Binary(left=left, right=right):
-                visit(left)
-                visit(right)
-            case Paren(inner=inner):
-                visit(inner)
-            case _:
-                pass
 
-    visit(node)
-    return tuple(found)
+def parts_in(node: Node, arguments: Callable[[Call], Iterable[Node]] | None = None) -> Iterator[Node]:
+    """Yield a node and all that it is made of, in order of appearance; `arguments` as in `names_in`."""
+    yield node
+    children: Iterable[Node] = ()
+    match node:
+        case Call():
+            children = (arguments or _all_arguments)(node)
+        case Unary(operand=child) | Paren(inner=child):
+            children = (child,)
+        case Binary(left=left, right=right):
+            children = (left, right)
+        case _:
+            pass
+    for child in children:
+        yield from parts_in(child, arguments)
 
 
 def _all_arguments(call: Call) -> tuple[Node, ...]:

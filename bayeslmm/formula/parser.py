@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -94,7 +95,7 @@ class _Parser:
 
     def __init__(self, text: str, tokens: tuple[Token, ...]) -> None:
         self.text, self.tokens = text, tokens
-        self.position = self.depth = 0
+        self.position = self.depth = self.calls = 0
 
     @property
     def token(self) -> Token:
@@ -175,9 +176,12 @@ class _Parser:
         return self.fail(f"expected a column, a number or a function{place}, but {self.found()}", token)
 
     def name(self, token: Token) -> Node:
+        """Return a column, or R's constant `pi` where it is an argument, as in `sin(2 * pi * x)`; a term `pi` is a column."""
+        if token.value == "pi" and token.kind is Kind.NAME and self.calls:
+            return self.uncalled(Literal(value=math.pi, text="pi", start=token.start, end=token.end))
         return self.uncalled(Name(name=str(token.value), start=token.start, end=token.end))
 
-    def uncalled[N: (Name, Paren, Call)](self, node: N) -> N:
+    def uncalled[N: (Name, Paren, Call, Literal)](self, node: N) -> N:
         if self.token.symbol == "(":
             raise fail("only a function's plain name can be called", self.text, node.start, self.token.end)
         return node
@@ -188,12 +192,14 @@ class _Parser:
         args: list[Node] = []
         keywords: dict[str, Node] = {}
         _check_function(function, self.text, name)
+        self.calls += 1
         while self.token.symbol != ")" or args or keywords:
             self.argument(args, keywords)
             if self.token.symbol != ",":
                 break
             self.advance()
         closed = self.expect(")", opened)
+        self.calls -= 1
         node = Call(function=function, args=tuple(args), keywords=tuple(keywords.items()), start=name.start, end=closed.end)
         _check_arguments(node, self.text)
         return self.uncalled(node)

@@ -34,7 +34,7 @@ def loci() -> pd.DataFrame:
             "verdict": fit.convergence,
             "penalised": penalised.convergence,
             "coefficient": float(np.max(np.abs(penalised.beta))),
-            "error": float(np.max(penalised.standard_errors)),
+            "se": float(np.max(penalised.standard_errors)),
         }
     theirs = pd.read_csv(folder / "results" / "methylation_glmer_summary.csv").set_index("locus")
     return pd.DataFrame(rows).T.join(theirs)
@@ -62,4 +62,4 @@ def test_singular_loci_are_those_of_lme4(loci: pd.DataFrame) -> None:
 def test_penalised_estimates_are_finite(loci: pd.DataFrame) -> None:
     assert loci["penalised"].isin(["converged", "converged at the boundary"]).all()
     assert loci["coefficient"].max() < 10.0
-    assert loci["error"].max() < 3.0
+    assert loci["se"].max() < 3.0

@@ -79,6 +79,16 @@ def test_a_run_fits_prints_draws_and_reports(tmp_path: Path, engines: list[Any])
         assert wanted in printed
 
 
+def test_a_penalty_is_of_the_classical_fits_of_generalised_models(tmp_path: Path) -> None:
+    text = 'dataset = "cbpp"\ntitle = "T"\nfamily = "binomial"\npenalty = "jeffreys"\nengines = ["reml"]\n'
+    (tmp_path / "model.toml").write_text(
+        text + '[[models]]\nname = "a"\nformula = "cbind(incidence, size - incidence) ~ period + (1 | herd)"\n'
+    )
+    made = run(tmp_path, tmp_path / "out")
+    assert made.main.method == "Laplace, penalty jeffreys"
+    assert "Laplace, penalty jeffreys" in made.files[0].read_text(encoding="utf8")
+
+
 def test_the_folder_is_out_by_default(tmp_path: Path, engines: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.toml").write_text(MINIMAL + '[[priors]]\ndistribution = "normal(0, 3)"\npart = "sd"\n')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -201,3 +202,42 @@ def test_the_whole_ladder_for_real(singular: bl.ClassicalFit) -> None:
     assert sd["lower"] > 0.0
     assert abs(posterior.fixef().iloc[0] - 5.6656) < 0.3
     assert "by NUTS" in ladder.sentence
+
+
+# ------------------------------------------------------------------------------------------------------------------ separated data
+
+
+@pytest.fixture(scope="module")
+def separated_ladder() -> bl.Remedy:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bl.BayesLmmWarning)
+        fit = bl.glmer("cbind(mC_b, uC_b) ~ treatment * time + (1 | tank)", bl.load_dataset("methylation_sets"))
+    return bl.remedy(fit, nuts=False)
+
+
+def test_separated_data_get_a_penalised_rung_on_which_the_others_stand(separated_ladder: bl.Remedy) -> None:
+    assert list(separated_ladder.rungs) == ["Laplace", "penalised", "MAP", "reduced"]
+    methods = [fit.method for fit in separated_ladder.rungs.values()]
+    assert methods == ["Laplace", "Laplace, penalty jeffreys", "MAP (Laplace), penalty jeffreys", "ML, penalty jeffreys"]
+    assert "was separated (treatment = 400, time = 09: all 66 trials are successes" in separated_ladder.sentence
+    assert "times those of the penalised fit" in separated_ladder.sentence
+
+
+def test_verdicts_on_separated_data_are_against_the_penalised_fit(separated_ladder: bl.Remedy) -> None:
+    table = separated_ladder.table
+    assert set(table.loc[table["rung"].isin(["Laplace", "penalised"]), "verdict"]) == {""}
+    reduced = table[(table["rung"] == "reduced") & (table["part"] == "fixed")]
+    assert set(reduced["verdict"]) == {"agree"}
+
+
+def test_separated_data_without_singular_variance_need_the_penalty_only() -> None:
+    table = pd.DataFrame({"hit": [0, 7], "miss": [12, 5], "arm": ["a", "b"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bl.ConvergenceWarning)
+        fit = bl.glmer("cbind(hit, miss) ~ arm", table)
+    assert list(bl.remedy(fit, nuts=False).rungs) == ["ML", "penalised"]
+
+
+def test_a_comparison_sees_estimates_that_ran_off(separated_ladder: bl.Remedy) -> None:
+    compared = bl.compare(separated_ladder["Laplace"], separated_ladder["penalised"]).table
+    assert set(compared.loc[compared["part"] == "fixed", "verdict"]) == {"no finite estimate in one fit"}

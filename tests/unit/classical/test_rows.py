@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag
 
-from bayeslmm.classical import rows as kernels
-from bayeslmm.classical import system as blocked
+from bayeslmm.linear import rows as kernels
+from bayeslmm.linear import system as blocked
 
 RNG = np.random.default_rng(11)
 N = 80

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import lapack
 
-from bayeslmm.classical import pls
-from bayeslmm.classical.rows import RowMap
+from bayeslmm.linear import pls
+from bayeslmm.linear.rows import RowMap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
