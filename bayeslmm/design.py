@@ -288,6 +288,7 @@ def encode(
     data2: Mapping[str, Any] | None = None,
     na: str = "omit",
     need_response: bool = True,
+    states: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Design:
     """Code the rows of a frame for a formula, as lme4 does.
 
@@ -308,6 +309,8 @@ def encode(
         weight zero or of no trials, which say nothing, are left out and counted in either case.
     need_response
         False where a design is wanted of a formula without a response: `y` is then NaN.
+    states
+        What stateful functions remember of another fit (`Encoder.states`): `scale(x)` in it then means what it meant there.
 
     Raises
     ------
@@ -337,8 +340,8 @@ def encode(
     raw = {name: read_column(table, name) for name in _columns_used(formula, random=True, response=need_response)}
     kept, missing = _complete_rows(raw, arrays, table, na)
     _check_finite(raw, arrays, kept, table)
-    states: dict[str, Mapping[str, Any]] = {}
-    scope = Scope(read=raw.__getitem__, states=states, fitting=True, rows=table.index, text=formula.text, complete=kept)
+    fitted = dict(states or {})
+    scope = Scope(read=raw.__getitem__, states=fitted, fitting=True, rows=table.index, text=formula.text, complete=kept)
     kept, excluded = _informative_rows(given["weights"], formula.response if need_response else None, scope, kept)
     source = _Source(scope=scope, size=len(table), kept=None if kept.all() else kept)
     coder = _Coder(source=source, contrasts=_contrast_specs(contrasts), relationships=relationships(data2, _covariances(formula)))
@@ -350,7 +353,7 @@ def encode(
     encoder = Encoder(
         formula=formula,
         columns=MappingProxyType({name: _remembered(value) for name, value in raw.items()}),
-        states=MappingProxyType(states),
+        states=MappingProxyType(fitted),
         factors=MappingProxyType(coder.factors),
         contrasts=MappingProxyType(coder.contrasts),
         kept=MappingProxyType({name: part.kept for name, part in parts.items()}),

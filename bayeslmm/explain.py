@@ -136,7 +136,7 @@ def equations(design: Design, family: Family, link: Link) -> str:
     links = {parameter.name: parameter.link for parameter in family.parameters}
     for name, (fixed, blocks) in design.parameters.items():
         rows.append(_parameter(name, links[name], fixed, blocks))
-        rows += [_distribution(block) for block in blocks]
+        rows += [_distribution(block, name) for block in blocks]
     if design.series is not None:
         rows.append(_correlation(design.series))
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
@@ -152,7 +152,7 @@ def _parameter(name: str, link: str, fixed: FixedPart, blocks: tuple[RandomBlock
     terms = [
         rf"\gamma_{{{j}}}" if term == "(Intercept)" else rf"\gamma_{{{j}}}\,\mathrm{{{_tex(term)}}}_i" for j, term in enumerate(fixed.names)
     ]
-    terms += [_effect(block, effect) for block in blocks for effect in block.effects]
+    terms += [_effect(block, effect, name) for block in blocks for effect in block.effects]
     return rf"\mathrm{{{link}}}({_symbol(name)}_i) &= {' + '.join(terms) or '0'}"
 
 
@@ -163,15 +163,20 @@ def _correlation(series: Series) -> str:
     return rf"{symbol} &= {residual_of(series).latex}{within}"
 
 
-def _effect(block: RandomBlock, name: str) -> str:
-    symbol = rf"b^{{\mathrm{{{_tex(block.group)}}}}}_{{\mathrm{{{_tex(name)}}},\,j[i]}}"
+def _owned(name: str, parameter: str) -> str:
+    """Return a name of the random effects of a further parameter's predictor, `a, zi`, which the mean may have as well."""
+    return f"{_tex(name)}, {_tex(parameter)}" if parameter else _tex(name)
+
+
+def _effect(block: RandomBlock, name: str, parameter: str = "") -> str:
+    symbol = rf"b^{{\mathrm{{{_owned(block.group, parameter)}}}}}_{{\mathrm{{{_tex(name)}}},\,j[i]}}"
     return symbol if name == "(Intercept)" else rf"{symbol}\,\mathrm{{{_tex(name)}}}_i"
 
 
-def _distribution(block: RandomBlock) -> str:
-    group = _tex(block.group)
+def _distribution(block: RandomBlock, parameter: str = "") -> str:
+    group, name = _owned(block.group, parameter), _owned(block.name, parameter)
     if block.known is not None:
-        matrix, own = rf"\mathbf{{{_tex(block.known.relationship.name)}}}", rf"\mathrm{{{_tex(block.name)}}}"
+        matrix, own = rf"\mathbf{{{_tex(block.known.relationship.name)}}}", rf"\mathrm{{{name}}}"
         if block.n_effects > 1:
             spread = rf"{matrix} \otimes \boldsymbol{{\Sigma}}_{{{own}}}"
             return rf"\mathbf{{b}}^{{\mathrm{{{group}}}}} &\sim \mathcal{{N}}(\mathbf{{0}},\ {spread})"
@@ -180,11 +185,11 @@ def _distribution(block: RandomBlock) -> str:
     if block.n_effects == 1:
         return (
             rf"b^{{\mathrm{{{group}}}}}_{{\mathrm{{{_tex(block.effects[0])}}},\,j}} &\sim "
-            rf"\mathcal{{N}}(0,\ \sigma^2_{{\mathrm{{{_tex(block.name)}}}}}),\quad j = 1,\dots,{block.n_levels}"
+            rf"\mathcal{{N}}(0,\ \sigma^2_{{\mathrm{{{name}}}}}),\quad j = 1,\dots,{block.n_levels}"
         )
     return (
         rf"\mathbf{{b}}^{{\mathrm{{{group}}}}}_j &\sim \mathcal{{N}}(\mathbf{{0}},\ "
-        rf"\boldsymbol{{\Sigma}}_{{\mathrm{{{_tex(block.name)}}}}}),\quad j = 1,\dots,{block.n_levels}"
+        rf"\boldsymbol{{\Sigma}}_{{\mathrm{{{name}}}}}),\quad j = 1,\dots,{block.n_levels}"
     )
 
 

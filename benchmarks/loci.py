@@ -83,8 +83,8 @@ def page(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
         "# 200 simulated methylated loci",
         "",
         f"`{FORMULA}`, 23 samples of 12 tanks a locus. Made by `python benchmarks/loci.py`, {datetime.now(UTC):%Y-%m-%d}; bayeslmm "
-        f"{bl.__version__}, Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}. R's outcome: lme4 1.1-31, "
-        "default settings.",
+        f"{bl.__version__}, Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}, load of the machine "
+        f"{os.getloadavg()[0]:.1f}. R's outcome: lme4 1.1-31, default settings, timed when it was made.",
         "",
         "| | `bl.glmer` | R's `glmer` |",
         "|---|---|---|",

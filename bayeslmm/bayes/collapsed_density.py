@@ -87,10 +87,9 @@ class Space(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretched:
-    """A term whose correlation matrix has one parameter, stretched from (0, 1): its places in u, in x and in C."""
+    """A term whose correlation matrix has one parameter, stretched from (0, 1): its places in u and in C."""
 
     at: int
-    slot: int
     matrix_at: int
     k: int
     structure: Structure
@@ -146,7 +145,7 @@ class _Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Basis:
-    """[Q, residual / y_scale] with the weights' roots in, and v = (-G (x - centre), 1) in these columns; R of X = QR."""
+    """[Q, residual / y_scale] with the weights' roots in, and v = (-G (x - centre), 1) in these columns."""
 
     XY: Array
     G: Array
@@ -291,8 +290,8 @@ def _stretched(plan: Plan, terms: Sequence[_Term], slot: int) -> tuple[Stretched
     given = [(term, int(at)) for term, at in zip(terms, plan.matrix_at, strict=True) if term.kind == _GIVEN]
     places = [int(np.flatnonzero(plan.scalars.slot == slot + i)[0]) for i in range(len(given))]
     return tuple(
-        Stretched(at=at, slot=slot + i, matrix_at=matrix_at, k=term.k, structure=term.structure)
-        for i, (at, (term, matrix_at)) in enumerate(zip(places, given, strict=True))
+        Stretched(at=at, matrix_at=matrix_at, k=term.k, structure=term.structure)
+        for at, (term, matrix_at) in zip(places, given, strict=True)
     )
 
 

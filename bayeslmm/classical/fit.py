@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 from bayeslmm import prediction
 from bayeslmm.classical import ddf as ddf_methods
@@ -502,8 +503,9 @@ class ClassicalFit:
         Returns
         -------
         DataFrame
-            Columns `effect, group, level, term, estimate, std_error, conf_low, conf_high, statistic`, as for a posterior; limits are
-            Wald's, of 95 %. The residual standard deviation is `sd__Observation` of group `Residual`.
+            Columns `effect, group, level, term, estimate, std_error, conf_low, conf_high, statistic`, as for a posterior, and of
+            coefficients of `glmer` their `p_value`; limits are Wald's, of 95 %. The residual standard deviation is
+            `sd__Observation` of group `Residual`.
 
         Raises
         ------
@@ -606,7 +608,8 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 def _tidy_fixed(fit: ClassicalFit) -> pd.DataFrame:
     rows = _tidy_estimates(fit, "fixed")
-    return rows.assign(statistic=rows["estimate"] / rows["std_error"])
+    rows = rows.assign(statistic=rows["estimate"] / rows["std_error"])
+    return rows.assign(p_value=2.0 * ndtr(-rows["statistic"].abs())) if fit.generalised else rows
 
 
 def _tidy_parameters(fit: ClassicalFit) -> pd.DataFrame:

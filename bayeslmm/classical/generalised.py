@@ -160,7 +160,7 @@ def prepare(
         For each term a matrix to search in, or None, as `engine.place` takes them.
     """
     predictors = _predictors(data)
-    glm = without_random(likelihood, predictors, np.concatenate([_towards(one, own) for one, own in zip(predictors, data, strict=True)]))
+    glm = without_random(likelihood, predictors, _first(likelihood, predictors, data))
     if not terms:
         return None, glm, predictors
     found = likelihood(fixed_part(predictors, glm.gamma), 2)
@@ -209,10 +209,16 @@ def _predictors(data: Sequence[PredictorData]) -> tuple[Predictor, ...]:
     return tuple(predictors)
 
 
-def _towards(predictor: Predictor, data: PredictorData) -> Array:
-    """Return the coefficients that come closest to the predictor's start."""
-    near: Array = predictor.Q.T @ (data.start - data.offset) / len(data.start)
-    return near
+def _first(likelihood: Likelihood, predictors: Sequence[Predictor], data: Sequence[PredictorData]) -> Array:
+    """Return coefficients to start from: those nearest to each row's own start or, where they leave the range of a mean, to its average."""
+    own = [one.start for one in data]
+    near, average = (_towards(predictors, starts) for starts in (own, [np.full(len(start), np.mean(start)) for start in own]))
+    return near if np.isfinite(_glm_at(likelihood, predictors, near)[0]) else average
+
+
+def _towards(predictors: Sequence[Predictor], starts: Sequence[Array]) -> Array:
+    """Return the coefficients that come closest to a start (n,) of each predictor."""
+    return np.concatenate([one.Q.T @ (start - one.offset) / len(start) for one, start in zip(predictors, starts, strict=True)])
 
 
 def fixed_part(predictors: Sequence[Predictor], gamma: Array) -> Array:

@@ -122,6 +122,9 @@ def glmer(
     >>> fit = bl.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", bl.load_dataset("cbpp"))
     >>> round(fit.criterion, 4)
     184.0526
+    >>> separated = {"hit": [0, 7], "miss": [12, 5], "arm": ["a", "b"]}
+    >>> bl.glmer("cbind(hit, miss) ~ arm", separated, penalty="jeffreys").beta.round(3).tolist()
+    [-3.219, 3.529]
     """
     options = {"link": link, "weights": weights, "offset": offset, "contrasts": contrasts, "data2": data2}
     ready = as_model(formula, data, family, **options, na=na, dialect=dialect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,13 @@ import pandas as pd
 
 from bayeslmm.classical.engine import estimate
 from bayeslmm.classical.joint import leverage
-from bayeslmm.classical.lmm import fit_model, one_thread, problem_of
+from bayeslmm.classical.lmm import fit_again, one_thread, problem_of
 from bayeslmm.classical.noise import has_noise
 from bayeslmm.errors import BayesLmmError, FitError, suggest
 
 if TYPE_CHECKING:
     from bayeslmm.classical.fit import ClassicalFit
-    from bayeslmm.design import Design
+    from bayeslmm.design import Design, RandomBlock
     from bayeslmm.model import Model
 
 __all__ = ["influence"]
@@ -30,7 +31,7 @@ def influence(fit: ClassicalFit, group: str | None = None, *, refit: bool = True
     Parameters
     ----------
     fit
-        What `lmer` returned.
+        What `lmer` or `glmer` returned, penalised fits included.
     group
         None for rows; or a grouping factor, whose levels are left out one at a time.
     refit
@@ -62,8 +63,8 @@ def influence(fit: ClassicalFit, group: str | None = None, *, refit: bool = True
     """
     if group is None:
         return _of_rows(fit)
-    if not refit and has_noise(fit.model.design):
-        raise FitError("refit=False is not available for a model with a residual structure, whose parameters are more than theta; refit")
+    if not refit and (fit.generalised or has_noise(fit.model.design)):
+        raise FitError("refit=False is of linear mixed models without a residual structure, where theta determines all else; refit")
     design = fit.model.design
     block = next((block for block in design.blocks if block.group == group), None)
     if block is None:
@@ -102,7 +103,7 @@ def _of_level(fit: ClassicalFit, kept: Array, refit: bool) -> dict[str, float | 
 def _estimates(fit: ClassicalFit, model: Model, refit: bool) -> tuple[Array, Array, float]:
     """Return coefficients, their standard errors and sigma of the model without some rows."""
     if refit:
-        again = fit_model(model, reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary)
+        again = fit_again(fit, model)
         return again.beta, again.standard_errors, again.sigma
     with one_thread():
         problem = problem_of(model, reml=fit.reml)
@@ -131,20 +132,26 @@ def _without(model: Model, kept: Array) -> Model:
 
 
 def _subset(design: Design, kept: Array, X: Array) -> Design:
-    blocks = []
-    for block in design.blocks:
-        levels, position = np.unique(block.index[kept], return_inverse=True)
-        labels = tuple(block.levels[level] for level in levels)
-        known = block.known and block.known.take(levels)
-        blocks.append(replace(block, index=position.astype(block.index.dtype), levels=labels, values=block.values[kept], known=known))
     return replace(
         design,
         y=design.y[kept],
+        trials=None if design.trials is None else design.trials[kept],
         fixed=replace(design.fixed, X=X),
-        blocks=tuple(blocks),
+        blocks=_blocks(design.blocks, kept),
         weights=design.weights[kept],
         offset=design.offset[kept],
         index=design.index[kept],
-        parameters={name: (replace(fixed, X=fixed.X[kept]), own) for name, (fixed, own) in design.parameters.items()},
+        parameters={name: (replace(fixed, X=fixed.X[kept]), _blocks(own, kept)) for name, (fixed, own) in design.parameters.items()},
         series=None if design.series is None else design.series.take(kept),
     )
+
+
+def _blocks(blocks: Sequence[RandomBlock], kept: Array) -> tuple[RandomBlock, ...]:
+    """Return the random terms on the kept rows, without the levels that are left without any."""
+    found = []
+    for block in blocks:
+        levels, position = np.unique(block.index[kept], return_inverse=True)
+        labels = tuple(block.levels[level] for level in levels)
+        known = block.known and block.known.take(levels)
+        found.append(replace(block, index=position.astype(block.index.dtype), levels=labels, values=block.values[kept], known=known))
+    return tuple(found)

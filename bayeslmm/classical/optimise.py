@@ -178,7 +178,10 @@ def _begin(function: Objective, start: Array, box: Box) -> _State:
     state = _State(function, box, x, np.inf, np.zeros_like(x), 0, [])
     state.accept(x, *state.evaluate(x))
     if not np.isfinite(state.value):
-        raise FitError("the likelihood cannot be computed for these data: predictors or weights differ too much in size; rescale them")
+        raise FitError(
+            "the likelihood cannot be computed for these data: predictors or weights differ too much in size (rescale them), "
+            "or the link lets the mean leave the range of the family (use one that keeps it inside, as `log` or `logit`)"
+        )
     return state
 
 

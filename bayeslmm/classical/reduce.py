@@ -121,7 +121,7 @@ def with_random(model: Model, random: Sequence[RandomTerm]) -> Model:
     old = model.design
     wanted = {term.cov for term in random}
     known = {block.term.cov: block.known.relationship for block in old.blocks if block.known is not None and block.term.cov in wanted}
-    new = encode(formula, model.frame.loc[old.kept], contrasts=old.encoder.contrasts, data2=known)
+    new = encode(formula, model.frame.loc[old.kept], contrasts=old.encoder.contrasts, data2=known, states=old.encoder.states)
     encoder = replace(
         new.encoder,
         columns=MappingProxyType({**old.encoder.columns, **new.encoder.columns}),

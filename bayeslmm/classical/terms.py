@@ -13,11 +13,13 @@ from scipy.linalg import solve_triangular
 from bayeslmm.design import variables
 from bayeslmm.errors import FitError
 from bayeslmm.formula.deparse import deparse
+from bayeslmm.formula.functions import FUNCTIONS
+from bayeslmm.formula.nodes import Call
 from bayeslmm.formula.values import Numbers
 from bayeslmm.model_matrix import FactorCoding, Matrix, build_matrix, full_rank_columns
 
 if TYPE_CHECKING:
-    from bayeslmm.formula.nodes import Term
+    from bayeslmm.formula.nodes import Node, Term
     from bayeslmm.formula.values import Factor
     from bayeslmm.model import Model
 
@@ -96,10 +98,14 @@ def _hierarchical(model: Model) -> dict[str, Array]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Coded:
-    """The fixed terms with their variables: numbers over their largest value, factors with treatment contrasts."""
+    """The fixed terms with their variables: plain numbers over their largest value, factors with treatment contrasts.
+
+    `matrices`: the labels of variables that are matrices in R.
+    """
 
     terms: tuple[Term, ...]
     intercept: bool
+    matrices: frozenset[str]
     values: Mapping[str, Numbers | Factor]
     codings: Mapping[str, FactorCoding]
     n: int
@@ -108,7 +114,10 @@ class _Coded:
         return build_matrix(terms, intercept, self.values, self.codings, self.n)
 
     def containing(self, number: int) -> list[int]:
-        """Return the terms that contain one: all its variables and more, but no more numeric ones."""
+        """Return the terms that contain one: all its variables and more, but no more numeric ones.
+
+        What has the columns of a matrix in R (`poly`, `ns`, `scale`) is none of the numeric ones, as in lmerTest.
+        """
         own = self._variables(number)
         others = {other: self._variables(other) for other in range(1, len(self.terms) + 1)}
         return [other for other, theirs in others.items() if own < theirs and self._numeric(own) == self._numeric(theirs)]
@@ -117,7 +126,7 @@ class _Coded:
         return {deparse(variable) for variable in self.terms[number - 1].variables}
 
     def _numeric(self, labels: set[str]) -> set[str]:
-        return {label for label in labels if isinstance(self.values[label], Numbers)}
+        return {label for label in labels if isinstance(self.values[label], Numbers) and label not in self.matrices}
 
 
 def _coded(model: Model) -> _Coded:
@@ -125,14 +134,21 @@ def _coded(model: Model) -> _Coded:
     values = {label: _unit(value) for label, value in variables(design.encoder, model.frame.loc[design.kept]).items()}
     codings = {label: replace(coding, contrast="treatment") for label, coding in design.encoder.factors.items() if label in values}
     mean = model.formula.mean
-    return _Coded(terms=mean.terms, intercept=mean.intercept, values=values, codings=codings, n=design.n)
+    matrices = frozenset(deparse(variable) for term in mean.terms for variable in term.variables if _is_matrix(variable))
+    return _Coded(terms=mean.terms, intercept=mean.intercept, matrices=matrices, values=values, codings=codings, n=design.n)
+
+
+def _is_matrix(variable: Node) -> bool:
+    function = FUNCTIONS.get(variable.function) if isinstance(variable, Call) else None
+    return function is not None and (function.kind == "matrix" or function.one_column)
 
 
 def _unit(value: Numbers | Factor) -> Numbers | Factor:
-    if not isinstance(value, Numbers):
+    """Scale plain numbers; columns of a matrix keep their sizes, on which the degrees of freedom of their joint test depend."""
+    if not isinstance(value, Numbers) or value.values.ndim > 1:
         return value
-    largest = np.max(np.abs(value.values), axis=0)
-    return replace(value, values=value.values / np.where(largest > 0.0, largest, 1.0))
+    largest = np.max(np.abs(value.values))
+    return replace(value, values=value.values / (largest or 1.0))
 
 
 def _marginal(model: Model) -> dict[str, Array]:

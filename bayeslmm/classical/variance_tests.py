@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import chdtrc
 
+from bayeslmm.classical.glmm import fit_generalised, nodes_of
 from bayeslmm.classical.lmm import lmer, needs_maximum
 from bayeslmm.classical.noise import has_noise
 from bayeslmm.design import encode
@@ -36,12 +37,12 @@ _CHUNK = 2_000
 
 
 def ranova(fit: ClassicalFit) -> pd.DataFrame:
-    """Test every random term, or every slope in it, by leaving it out: likelihood ratios by the fit's own method (REML or ML).
+    """Test every random term, or every slope in it, by leaving it out: likelihood ratios by the fit's own method (REML, Laplace, ...).
 
     Parameters
     ----------
     fit
-        What `lmer` returned, with random effects.
+        What `lmer` or `glmer` returned, with random effects; those of further predictors (`zi`, ...) stay.
 
     Returns
     -------
@@ -219,8 +220,9 @@ def _refitted(fit: ClassicalFit, random: Sequence[RandomTerm]) -> ClassicalFit:
             rows = model.frame.loc[model.design.kept]
             encoder = model.design.encoder
             data2 = {term.cov: encoder.relationships[term.cov] for term in random if term.cov}
-            blocks = encode(formula, rows, contrasts=encoder.contrasts, data2=data2).blocks
-        return lmer(replace(model, design=replace(model.design, blocks=blocks)), reml=fit.reml)
+            blocks = encode(formula, rows, contrasts=encoder.contrasts, data2=data2, states=encoder.states).blocks
+        reduced = replace(model, design=replace(model.design, blocks=blocks))
+        return fit_generalised(reduced, n_agq=nodes_of(fit.approximation)) if fit.generalised else lmer(reduced, reml=fit.reml)
 
 
 # ------------------------------------------------------------------------------------------------------------------ exact test

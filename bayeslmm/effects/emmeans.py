@@ -263,7 +263,7 @@ def _satterthwaite(fit: ClassicalFit) -> Judged:
 
 
 def _kenward_roger(fit: ClassicalFit) -> Judged:
-    if not fit.reml and fit.model.design.blocks:
+    if not fit.reml and not fit.generalised and fit.model.design.blocks:
         message = "Kenward and Roger's standard errors and degrees of freedom are of the REML fit; the estimates stay those by ML"
         warnings.warn(BayesLmmWarning("refitted_reml", message), stacklevel=5)
         fit = lmer(fit.model, reml=True)

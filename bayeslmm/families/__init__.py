@@ -68,6 +68,21 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 
 
+_ELSEWHERE = MappingProxyType(
+    {
+        "nbinom1": "negative_binomial1",
+        "nbinom2": "negative_binomial",
+        "negbinomial": "negative_binomial",
+        "betabinomial": "beta_binomial",
+        "Beta": "beta",
+        "beta_family": "beta",
+        "truncated_nbinom2": "truncated_negative_binomial",
+        "t_family": "student",
+    }
+)
+"""What glmmTMB and brms call a family -> its name here, where it is not the closest in spelling."""
+
+
 def family_named(name: str) -> Family:
     """Return the family of a name in brms's spelling.
 
@@ -81,6 +96,8 @@ def family_named(name: str) -> Family:
     >>> family_named("poisson").link
     'log'
     """
+    if isinstance(name, str) and name in _ELSEWHERE:
+        raise FitError(f"unknown family {name!r}; it is called '{_ELSEWHERE[name]}' here")
     if not isinstance(name, str) or name not in FAMILIES:
         raise FitError(f"unknown family {name!r}{suggest(str(name), list(FAMILIES))}")
     return FAMILIES[name]

@@ -38,6 +38,8 @@ class Function:
         Names of R's keyword arguments, in positional order after the first (`apply` gets `.` as `_`).
     quoted
         Keywords whose argument may be a bare name that is no column, as in `C(f, contr.sum)`; `apply` gets the node.
+    one_column
+        True where R's function returns a matrix of one column, which tests of terms take for what it is (`scale`).
     variadic
         True where further positional arguments are columns, not keywords (`poly(x, z, degree = 2)`).
     fit
@@ -53,6 +55,7 @@ class Function:
     max_args: int = 1
     keywords: tuple[str, ...] = ()
     quoted: tuple[str, ...] = ()
+    one_column: bool = False
     variadic: bool = False
     fit: Callable[..., Mapping[str, Any]] | None = None
     apply: Callable[..., Any] | None = None
@@ -414,7 +417,7 @@ def _table() -> list[Function]:
         Function(name="pmin", min_args=2, max_args=8, variadic=True, apply=_extreme(np.minimum)),
         Function(name="pmax", min_args=2, max_args=8, variadic=True, apply=_extreme(np.maximum)),
         Function(name="center", fit=_center_fit, apply=_center),
-        Function(name="scale", max_args=3, keywords=("center", "scale"), fit=_scale_fit, apply=_scale),
+        Function(name="scale", one_column=True, max_args=3, keywords=("center", "scale"), fit=_scale_fit, apply=_scale),
         Function(name="poly", kind="matrix", max_args=8, variadic=True, keywords=("degree", "raw"), fit=_poly_fit, apply=_poly),
         Function(name="bs", kind="matrix", max_args=6, keywords=spline, fit=_bs_fit, apply=_bs),
         Function(name="ns", kind="matrix", max_args=5, keywords=natural, fit=_ns_fit, apply=_ns),

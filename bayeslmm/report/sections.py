@@ -74,7 +74,9 @@ def verdict(subject: Subject) -> Section:
             blocks.append(Paragraph(text=f"{label}: {len(failed)} check{'s' * (len(failed) > 1)} failed. {said}", tone="bad"))
     if not blocks:
         names = " and ".join(subject.source.labels)
-        blocks.append(Paragraph(text=f"{names}: all checks passed.", tone="good"))
+        notes = dict.fromkeys(_sentence(check.meaning) for _, fit in subject.pairs for check in fit.diagnose().failed)
+        said = f"no check failed. To note: {' '.join(notes)}" if notes else "all checks passed."
+        blocks.append(Paragraph(text=f"{names}: {said}", tone="plain" if notes else "good"))
     for engine, reason in getattr(subject.obj, "absent", ()):
         blocks.append(Paragraph(text=f"{engine} gave no fit: {reason}", tone="bad"))
     if subject.table is not None:

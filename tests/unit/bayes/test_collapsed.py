@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import bayeslmm as bl
-from bayeslmm.bayes import collapsed, collapsed_effects
+from bayeslmm.bayes import collapsed, collapsed_effects, collapsed_native
 from bayeslmm.bayes.collapsed_density import Density, density_of, evaluator
 from bayeslmm.bayes.collapsed_priors import constrain, form, scalars_of
 from bayeslmm.bayes.translate import factors
@@ -95,6 +95,8 @@ CASES = (
     Case(name="crossed", formula="y ~ x + (1 | g) + (1 | h)", data=_crossed),
     Case(name="crossed_slopes", formula="y ~ x + (x | g) + (x | h) + (1 | c)", data=_crossed),
 )
+BY_PYTHON = ("cs", "ar1", "two_correlated_terms", "crossed", "crossed_slopes")
+"""Cases that have dense columns, or correlations that only Python computes: they have no kernel of one call."""
 
 
 def _posterior(density: Density, model: bl.Model, u: np.ndarray) -> dict[str, np.ndarray]:
@@ -209,6 +211,19 @@ def test_gradient_is_that_of_differences(case: Case) -> None:
         steps = np.diag(density.scale) * 1e-4
         slopes = [(8 * (evaluate(u + h)[0] - evaluate(u - h)[0]) - evaluate(u + 2 * h)[0] + evaluate(u - 2 * h)[0]) / 12e-4 for h in steps]
         np.testing.assert_allclose(grad * density.scale, slopes, rtol=1e-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name not in BY_PYTHON], ids=lambda case: case.name)
+def test_native_density_is_the_same_in_whitened_coordinates(case: Case) -> None:
+    density = density_of(case.model())
+    rng = np.random.default_rng(9)
+    root = np.diag(density.scale) @ np.tril(np.eye(density.dim) + 0.1 * rng.normal(size=(density.dim, density.dim)))
+    buffer = collapsed_native.laid_out(density, density.start, root)
+    t, grad = rng.normal(size=density.dim), np.empty(density.dim)
+    value = collapsed_native.whitened(buffer, buffer.view(np.float64), t, grad)
+    expected, by_u = evaluator(density)(density.start + root @ t)
+    assert value == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(grad, root.T @ by_u, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["correlated", "two_terms", "ar1", "nested", "weights", "crossed_slopes"])

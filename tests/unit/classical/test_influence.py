@@ -89,3 +89,16 @@ def test_a_level_that_a_coefficient_hangs_on_is_named() -> None:
 def test_an_unknown_factor_is_refused(fit: bl.ClassicalFit) -> None:
     with pytest.raises(bl.FitError, match="did you mean 'Subject'"):
         influence(fit, "Subjet")
+
+
+@pytest.mark.parametrize("penalty", [None, "jeffreys"])
+def test_groups_of_generalised_fits_are_left_out_one_at_a_time(penalty: str | None) -> None:
+    data, formula = bl.load_dataset("cbpp"), "cbind(incidence, size - incidence) ~ period + (1 | herd)"
+    fit = bl.glmer(formula, data, penalty=penalty)
+    table = bl.influence(fit, "herd")
+    assert set(table["status"]) == {"ok"}
+    again = bl.glmer(formula, data[data["herd"] != "8"], penalty=penalty)
+    moved = (fit.beta - again.beta) / again.standard_errors
+    assert np.allclose(table.loc["8"].filter(like="dfbetas").astype(float), moved, atol=1e-5)
+    with pytest.raises(bl.FitError, match="refit=False is of linear mixed models"):
+        bl.influence(fit, "herd", refit=False)
