@@ -47,6 +47,7 @@ bench: setup
 	$(UV) pip install --quiet --python $(BIN)/python --group bench
 	$(BIN)/python benchmarks/classical.py --out benchmarks/results/classical.md
 	$(BIN)/python benchmarks/nist.py --out benchmarks/results/nist.md
+	$(BIN)/python benchmarks/loci.py
 
 notebooks: setup
 	$(BIN)/python -m pytest tests/test_notebooks.py

@@ -2,7 +2,7 @@
 
     python benchmarks/loci.py [output.md]
 
-The loci and R's outcome lie in the folder of R results (BAYESLMM_REFERENCE_DIR, default ../shared/reference): 23 samples of 12 tanks
+The loci and R's outcome lie in the folder of R results (BAYESLMM_REFERENCE_DIR, default ../shared/reference): 24 samples of 6 tanks
 each, two treatments, two days; 20 loci were made with a cell at 0 % or 100 %, three more have one by chance. Nothing here is random.
 """
 
@@ -82,7 +82,7 @@ def page(table: pd.DataFrame, theirs: pd.DataFrame) -> str:
     lines = [
         "# 200 simulated methylated loci",
         "",
-        f"`{FORMULA}`, 23 samples of 12 tanks a locus. Made by `python benchmarks/loci.py`, {datetime.now(UTC):%Y-%m-%d}; bayeslmm "
+        f"`{FORMULA}`, 24 samples of 6 tanks a locus. Made by `python benchmarks/loci.py`, {datetime.now(UTC):%Y-%m-%d}; bayeslmm "
         f"{bl.__version__}, Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}, load of the machine "
         f"{os.getloadavg()[0]:.1f}. R's outcome: lme4 1.1-31, default settings, timed when it was made.",
         "",

@@ -120,6 +120,13 @@ def test_formulas_that_cannot_be_used(text, message):
         design(text)
 
 
+def test_pi_is_the_number_unless_a_column_has_that_name():
+    np.testing.assert_allclose(design("y ~ cos(pi * x)").X[:, 1], np.cos(np.pi * frame()["x"]))
+    with pytest.raises(DataError, match="'pi' in a call is a number"):
+        design("y ~ cos(pi * x)", frame(pi=1.0))
+    assert design("y ~ poly(x, 2, raw = T)", frame(T=1.0)).fixed_names[1:] == ("poly(x, 2, raw = T)1", "poly(x, 2, raw = T)2")
+
+
 def test_text_that_only_looks_partly_like_numbers_is_a_factor():
     assert design("y ~ t", frame(t=["1", "2"] * 12)).fixed_names == ("(Intercept)", "t2")
 

@@ -8,7 +8,7 @@ import pytest
 
 from bayeslmm.errors import FormulaError
 from bayeslmm.formula import deparse, parse_expression
-from bayeslmm.formula.nodes import Binary, Call, Literal, Name, Node, Unary
+from bayeslmm.formula.nodes import Binary, Call, Literal, Name, Node, Unary, names_in
 from bayeslmm.formula.parser import MAX_DEPTH
 from tests.unit.formula.golden import golden
 
@@ -123,6 +123,14 @@ def test_sums_of_terms_may_be_long() -> None:
 def test_sums_in_parentheses_may_be_long() -> None:
     text = "y ~ (" + " + ".join(f"x{i}" for i in range(500)) + ") * g"
     assert deparse(parse_expression(text)) == text
+
+
+def test_pi_is_a_number_in_a_call_and_a_column_outside() -> None:
+    node = parse_expression("sin(2 * pi * x)")
+    assert deparse(node) == "sin(2 * pi * x)"
+    assert names_in(node) == ("x",)
+    assert names_in(parse_expression("y ~ pi + (1 | g)")) == ("y", "pi", "g")
+    assert names_in(parse_expression("log(`pi`)")) == ("pi",)
 
 
 def test_named_T_and_F_are_truth_values_and_print_as_written() -> None:
