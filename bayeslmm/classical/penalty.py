@@ -49,7 +49,7 @@ def penalty_of(given: Any) -> Penalty | None:
             return Penalty(name=given)
         if "(" not in given:
             raise FitError(
-                f"unknown penalty {given!r}{suggest(given, list(PENALTIES))}; known: {', '.join(PENALTIES)}, a distribution of the "
+                f"unknown penalty {given!r}; known: {', '.join(PENALTIES)}, a distribution of the "
                 "coefficients, as 'normal(0, 2.5)', or rows made by prior(...)"
             )
         row = prior(given, part="fixed")

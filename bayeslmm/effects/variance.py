@@ -40,8 +40,9 @@ def icc(fit: Fit, *, prob: float = 0.95) -> pd.DataFrame:
     DataFrame
         Columns `estimate, se, lower, upper` (the last three NaN for a classical fit); rows `adjusted`: random over random and
         residual variance; `unadjusted` and `conditional` (its older name): over these and the variance of the fixed effects; for
-        several grouping factors also `adjusted: <factor>`, the part of each. As R's `performance::icc`. A fit without random
-        effects, or with variances of zero, has 0.
+        several grouping factors also `adjusted: <factor>`, the part of each. As R's `performance::icc`, but that all random
+        slopes count, and that the residual variance of counts is at the mean over the random effects, as in the source. A fit
+        without random effects, or with variances of zero, has 0.
 
     Raises
     ------
