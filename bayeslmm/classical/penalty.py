@@ -49,8 +49,8 @@ def penalty_of(given: Any) -> Penalty | None:
             return Penalty(name=given)
         if "(" not in given:
             raise FitError(
-                f"unknown penalty {given!r}; known: {', '.join(PENALTIES)}, a distribution of the "
-                "coefficients, as 'normal(0, 2.5)', or rows made by prior(...)"
+                f"unknown penalty {given!r}{suggest(given, list(PENALTIES))}; or give a distribution of the coefficients, as "
+                "'normal(0, 2.5)', or rows made by prior(...)"
             )
         row = prior(given, part="fixed")
         return Penalty(name=str(row.distribution), rows=(row,))
