@@ -49,7 +49,7 @@ def laplace_accuracy(fit: ClassicalFit) -> Check | None:
     with one_thread(), np.errstate(all="ignore"):
         found = criterion_of(fit)
         problem = found.problem
-        if problem is None:
+        if problem is None or any(root is not None for root in problem.roots):
             return None
         scalar = len(problem.terms) == 1 and len(problem.rows.predictor) == 1
         if not scalar and problem.n * len(problem.rows.predictor) * len(found.curvature) > _MANY:

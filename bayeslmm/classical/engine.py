@@ -31,6 +31,7 @@ __all__ = [
     "TermData",
     "basis_of",
     "boundary_prior",
+    "conditional_variance",
     "criterion",
     "estimate",
     "estimate_at",
@@ -117,7 +118,11 @@ class Placed(Protocol):
     @property
     def groups(self) -> tuple[str, ...]: ...
     @property
+    def roots(self) -> tuple[Array | None, ...]: ...
+    @property
     def system(self) -> pls.System: ...
+    @property
+    def work(self) -> pls.Workspace: ...
     @property
     def scale(self) -> Array: ...
     @property
@@ -723,11 +728,11 @@ def estimate_at(problem: Problem, t: Array) -> Estimate:
         beta=beta,
         unscaled_vcov=vcov,
         b=tuple(related.correlated(problem.roots[f], b @ T[f].T * problem.y_scale) for f, b in enumerate(found.b)),
-        unscaled_variance=tuple(_variance(problem, f, T[f], variance) for f, variance in enumerate(found.variance)),
+        unscaled_variance=tuple(conditional_variance(problem, f, T[f], variance) for f, variance in enumerate(found.variance)),
     )
 
 
-def _variance(problem: Problem, f: int, T: Array, variance: Array) -> Array:
+def conditional_variance(problem: Placed, f: int, T: Array, variance: Array) -> Array:
     """Return the conditional variances (J, k, k) of b = T L u over sigma^2, of those (J, k, k) of L u that were just solved for."""
     root = problem.roots[f]
     if root is not None:

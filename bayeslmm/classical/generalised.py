@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from bayeslmm.classical import related
 from bayeslmm.classical.engine import Placement, TermData, linear_map, place, starts_of
 from bayeslmm.linear import system as blocked
 
@@ -87,8 +88,9 @@ class Glmm:
     """A generalised model ready to be evaluated at any coefficients gamma (of all predictors) and covariance parameters t.
 
     `terms` ... `mirror`: the search's coordinates of the covariance parameters, as in `engine.Problem`. `system`: the blocks of
-    Z'WZ, which `rows` fills; without random effects both are those of no columns. `gamma`: the estimate without random effects;
-    `start`, `curvature`: where to start t, and a rough diagonal of the Hessian; `information` (p,): that of gamma.
+    Z'WZ, which `rows` fills; without random effects both are those of no columns. `roots`: of known covariances, as in `Placement`.
+    `gamma`: the estimate without random effects; `start`, `curvature`: where to start t, and a rough diagonal of the Hessian;
+    `information` (p,): that of gamma.
     """
 
     likelihood: Likelihood
@@ -99,6 +101,7 @@ class Glmm:
     work: blocked.Workspace
     terms: tuple[Term, ...]
     groups: tuple[str, ...]
+    roots: tuple[Array | None, ...]
     scale: Array
     middle: Array
     half: Array
@@ -166,7 +169,7 @@ def prepare(
     found = likelihood(fixed_part(predictors, glm.gamma), 2)
     n = len(data[0].offset)
     placed = place(terms, np.ones(n), _working_residual(found), bases)
-    built, rows = blocked.row_map(placed.factors, _owners(placed, owner))
+    built, rows = related.row_map(placed.factors, placed.roots, _owners(placed, owner))
     start, curvature = _moments(placed, owner, found)
     return (
         Glmm(
@@ -178,6 +181,7 @@ def prepare(
             work=blocked.workspace(built),
             terms=placed.terms,
             groups=placed.groups,
+            roots=placed.roots,
             scale=placed.scale,
             middle=placed.middle,
             half=placed.half,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeslmm.classical import related
 from bayeslmm.classical.diagnose import undetermined
-from bayeslmm.classical.engine import TermData, basis_of, boundary_prior, theta_jacobian, theta_of, vector_of
+from bayeslmm.classical.engine import TermData, basis_of, boundary_prior, conditional_variance, theta_jacobian, theta_of, vector_of
 from bayeslmm.classical.fit import ClassicalFit, Further, SearchLog
 from bayeslmm.classical.generalised import Glm, Glmm, Likelihood, Predictor, PredictorData, fixed_part, prepare, without_effects
 from bayeslmm.classical.laplace import at_mode, laplace
@@ -31,7 +32,7 @@ from bayeslmm.model import Model, as_model
 
 if TYPE_CHECKING:
     from bayeslmm.classical.engine import Term
-    from bayeslmm.design import Design, RandomBlock
+    from bayeslmm.design import RandomBlock
     from bayeslmm.formula import Formula
     from bayeslmm.priors import PriorRow
 
@@ -187,7 +188,14 @@ def glmm_problem(model: Model, bases: Sequence[Array | None] | None = None) -> t
         data.append(PredictorData(name=parameter.name, X=X, offset=_offset_of(model, parameter.name), start=value))
         blocks += [(k, block) for block in (() if part is None else part[1])]
     terms = [
-        TermData(group=block.group, index=block.index, n_levels=block.n_levels, values=block.values, structure=structure_of(block))
+        TermData(
+            group=block.group,
+            index=block.index,
+            n_levels=block.n_levels,
+            values=block.values,
+            structure=structure_of(block),
+            root=None if block.known is None else block.known.root,
+        )
         for _, block in blocks
     ]
     return prepare(_likelihood(model), data, terms, [k for k, _ in blocks], bases)
@@ -206,16 +214,9 @@ def _check_model(model: Model) -> None:
     design = model.design
     if _is_linear(model) and not design.parameters:
         raise FitError("a gaussian model with identity link is a linear mixed model: use lmer(...) for it")
-    _refuse_known(design)
     residual = model.family.scale is not None
     for part in (design, *(replace(design, blocks=blocks) for _, blocks in design.parameters.values())):
         check_groups(part, residual=residual)
-
-
-def _refuse_known(design: Design) -> None:
-    for block in (*design.blocks, *(block for _, blocks in design.parameters.values() for block in blocks)):
-        if block.known is not None:
-            raise FitError(f"{block.term.text}: a known covariance among levels is fitted by lmer and brm, not by glmer so far; use brm")
 
 
 def _is_linear(model: Model) -> bool:
@@ -341,10 +342,10 @@ def _coefficients_prior(model: Model, predictors: Sequence[Predictor], penalty: 
 def _check_nodes(n_agq: Any, terms: int, effects: int) -> None:
     if isinstance(n_agq, bool) or not isinstance(n_agq, int | np.integer) or not 0 <= n_agq <= MAX_NODES:
         raise FitError(f"n_agq must be a whole number from 0 to {MAX_NODES}, not {n_agq!r}")
-    if n_agq > 1 and (terms != 1 or effects != 1):
+    if n_agq > 1 and (terms != 1 or effects != 1):  # a known covariance makes a row depend on the effects of all levels
         raise FitError(
-            f"n_agq={n_agq} needs exactly one random term with a single effect, as (1 | group); use n_agq=1, Laplace's approximation, "
-            "or brm for an exact posterior"
+            f"n_agq={n_agq} needs exactly one random term with a single effect, as (1 | group), of independent levels; use n_agq=1, "
+            "Laplace's approximation, or brm for an exact posterior"
         )
 
 
@@ -609,7 +610,9 @@ def _assembled(model: Model, problem: Glmm, method: Method, found: Minimum) -> C
         raise FitError("the likelihood cannot be computed at the estimate; rescale predictors or simplify the random effects")
     P = schur(problem, mode.W, lam, mode.L, problem.n_mean).P
     blocked.inverse_parts(problem.system, problem.work, lam, mode.L)
-    spread = blocked.variances(problem.system, problem.work)
+    spread = [
+        conditional_variance(problem, f, basis_of(problem, f), own) for f, own in enumerate(blocked.variances(problem.system, problem.work))
+    ]
     H = hessian_at(method.objective, found.x, ~_box(problem, method.m).on_edge(found.x))
     outer = problem.p - method.m
     theta = theta_of(problem, found.x[outer:])
@@ -661,12 +664,11 @@ def _inverse(H: Array, m: int) -> Array:
     return inverse
 
 
-def _effects_of(model: Model, problem: Glmm, b: Array, spread: tuple[Array, ...], theta: Array) -> dict[int, _Effects]:
+def _effects_of(model: Model, problem: Glmm, b: Array, variance: list[Array], theta: Array) -> dict[int, _Effects]:
     """Return the random effects of every predictor that has some; of the mean in any case."""
     T = [basis_of(problem, f) for f in range(len(problem.groups))]
-    by_group = tuple(own @ T[f].T for f, own in enumerate(blocked.by_factor(problem.system, b)))
+    by_group = tuple(related.correlated(problem.roots[f], own @ T[f].T) for f, own in enumerate(blocked.by_factor(problem.system, b)))
     blocks = by_block(problem, by_group)
-    variance = [T[f] @ own @ T[f].T for f, own in enumerate(spread)]
     found, at, first_theta = {}, 0, 0
     for k, own_blocks in enumerate(_blocks_by_predictor(model)):
         terms = problem.terms[at : at + len(own_blocks)]

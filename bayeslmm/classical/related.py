@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bayeslmm.linear import pls
 from bayeslmm.linear import system as blocked
 
-__all__ = ["assemble", "correlated", "size", "variances"]
+if TYPE_CHECKING:
+    from bayeslmm.linear.rows import RowMap
+
+__all__ = ["assemble", "correlated", "row_map", "size", "variances"]
 
 type Array = np.ndarray
 
@@ -38,6 +42,20 @@ def assemble(factors: Sequence[blocked.Factor], roots: Sequence[Array | None], X
     columns = [_whitened(factors[f], roots[f]) for f in dense]
     built = blocked.assemble([factors[f] for f in plain], np.column_stack([*columns, XY]))
     return _placed(built, factors, plain, dense, XY.shape[1] - 1)
+
+
+def row_map(factors: Sequence[blocked.Factor], roots: Sequence[Array | None], predictor: Sequence[int]) -> tuple[blocked.System, RowMap]:
+    """Return what `system.row_map` does, factors with a root whitened by it; `predictor` (C,): whose the factors' columns are."""
+    plain = [f for f, root in enumerate(roots) if root is None]
+    if len(plain) == len(factors):
+        return blocked.row_map(factors, predictor)
+    dense = [f for f in range(len(factors)) if f not in plain]
+    ends = np.cumsum([factor.k for factor in factors])
+    owners = [predictor[end - factor.k : end] for factor, end in zip(factors, ends.tolist(), strict=True)]
+    own = [*(owner for f in plain for owner in owners[f]), *(owner for f in dense for owner in np.tile(owners[f], factors[f].n_levels))]
+    wide = np.column_stack([_whitened(factors[f], roots[f]) for f in dense])
+    built, rows = blocked.row_map([factors[f] for f in plain], own, wide)
+    return _placed(built, factors, plain, dense, 0), rows
 
 
 def _whitened(factor: blocked.Factor, root: Array | None) -> Array:

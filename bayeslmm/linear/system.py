@@ -291,28 +291,34 @@ def _level_columns(factor: Factor, first: int) -> Array:
     return first + factor.index.astype(np.int64) * factor.k
 
 
-def row_map(factors: Sequence[Factor], predictor: Sequence[int]) -> tuple[System, RowMap]:
+def row_map(factors: Sequence[Factor], predictor: Sequence[int], wide: Array | None = None) -> tuple[System, RowMap]:
     """Return the system of random columns alone, its products still zero, and the map that fills them with any row weights.
 
-    `predictor` (C,): whose linear predictor the columns of all factors, in order, belong to. The system has one further column,
-    of zeros, in the place of [X y].
+    `predictor` (C,): whose linear predictor the columns of all factors, in order, belong to, then those of `wide` (n, m): columns
+    that every row has, which the system holds in the place of X. It has one further column, of zeros, in the place of y.
     """
+    n = len(wide) if wide is not None else len(factors[0].index)
+    wide = np.zeros((n, 0)) if wide is None else wide
+    m = wide.shape[1]
     found = _patterns(factors)
     columns = _columns(found, factors)
-    rows = _rows(found, factors, columns, 1)
-    empty = np.zeros((len(factors[0].index), 1))
+    rows = _rows(found, factors, columns, m + 1)
+    empty = np.zeros((n, m + 1))
     blank = [Factor(index=factor.index, n_levels=factor.n_levels, z=np.zeros_like(factor.z)) for factor in factors]
     system = _built(factors, empty, found, columns, rows, np.zeros(rows.store_size), _dense_products(blank, columns, empty))
     base, pairs = _pair_places(factors, columns, rows, system.M.shape[0])
-    starts = _offsets([factor.k for factor in factors])
+    if m:
+        _add_wide_places(base, pairs, factors, columns, rows, empty.shape)
+    starts = _offsets([*(factor.k for factor in factors), m])
     at = [_level_columns(factor, columns.first[f]) + a for f, factor in enumerate(factors) for a in range(factor.k)]
+    at += [np.full(n, columns.total + x) for x in range(m)]
     family, offset, dense, first, second = np.array(pairs, dtype=np.int64).reshape(-1, 7)[:, [0, 1, 2, 3, 5]].T.copy()
     within = np.array(pairs, dtype=np.int64).reshape(-1, 7)[:, [4, 6]].T
     return system, RowMap(
-        z=np.ascontiguousarray(np.hstack([factor.z for factor in factors]).T),
+        z=np.ascontiguousarray(np.hstack([*(factor.z for factor in factors), wide]).T),
         at=np.array(at, dtype=np.int64),
         predictor=np.array(predictor, dtype=np.int64),
-        base=base,
+        base=np.array(base, dtype=np.int64),
         family=family,
         offset=offset,
         dense=dense.astype(np.bool_),
@@ -321,7 +327,7 @@ def row_map(factors: Sequence[Factor], predictor: Sequence[int]) -> tuple[System
     )
 
 
-def _pair_places(factors: Sequence[Factor], columns: _Columns, rows: _Rows, size: int) -> tuple[Array, list[tuple[int, ...]]]:
+def _pair_places(factors: Sequence[Factor], columns: _Columns, rows: _Rows, size: int) -> tuple[list[Array], list[tuple[int, ...]]]:
     """Return where each pair of factors' products stand, (pairs of factors, n), and (family, offset, dense, f, c, g, d) of each pair.
 
     Columns c of factor f and d of g, f first in elimination order: see `_sparse_products` and `_dense_products` for the layout.
@@ -337,7 +343,26 @@ def _pair_places(factors: Sequence[Factor], columns: _Columns, rows: _Rows, size
             places = [(a, b) for a in range(k) for b in range(h) if f != g or a <= b]
             stride = (1, k) if sparse and f != g else (k if sparse else size, 1)
             pairs += [(len(base) - 1, a * stride[0] + b * stride[1], int(not sparse), f, a, g, b) for a, b in places]
-    return np.array(base, dtype=np.int64), pairs
+    return base, pairs
+
+
+def _add_wide_places(
+    base: list[Array], pairs: list[tuple[int, ...]], factors: Sequence[Factor], columns: _Columns, rows: _Rows, shape: tuple[int, int]
+) -> None:
+    """Add the places of the wide columns' products with all factors and with one another; they stand behind, where X does."""
+    n, p1 = shape
+    m, wide, size = p1 - 1, len(factors), columns.n_dense + p1
+    dense_at = rows.v_at + (np.diff(rows.col_at) - p1) * rows.k
+    for s, f in enumerate(columns.order):
+        k, sparse = factors[f].k, s < columns.n_sparse
+        if sparse:
+            base.append(dense_at[factors[f].index.astype(np.int64) + rows.first_row[s]])
+        else:
+            base.append(_level_columns(factors[f], columns.first[f] - columns.first_tail) * size + columns.n_dense)
+        stride = (1, k) if sparse else (size, 1)
+        pairs += [(len(base) - 1, a * stride[0] + x * stride[1], int(not sparse), f, a, wide, x) for a in range(k) for x in range(m)]
+    base.append(np.full(n, columns.n_dense * (size + 1)))
+    pairs += [(len(base) - 1, x * size + y, 1, wide, x, wide, y) for x in range(m) for y in range(x, m)]
 
 
 def _pair_base(factors: Sequence[Factor], columns: _Columns, rows: _Rows, s: int, g: int, size: int) -> Array:
@@ -583,8 +608,10 @@ def lambda_times(system: System, lam: Array, u: Array, *, transposed: bool = Fal
 
 def outer_blocks(system: System, left: Array, right: Array) -> Array:
     """Return sum_j left_j right_j' of each factor's levels, flat as Lambda: the adjoint of Lambda in left'Lambda right."""
-    pairs = zip(by_factor(system, left), by_factor(system, right), strict=True)
-    return np.concatenate([np.zeros(0), *((a.T @ b).ravel() for a, b in pairs)])
+    found = np.zeros(system.lam_size)
+    for at, k, a, b in zip(system.lam_at, system.widths, by_factor(system, left), by_factor(system, right), strict=True):
+        found[at : at + k * k] = (a.T @ b).ravel()
+    return found
 
 
 def _backward(system: System, work: Workspace, lam: Array, Z1: Array, inverse: Array, Fbar: Array, first_inner: int) -> None:

@@ -350,12 +350,6 @@ def test_a_residual_structure_stands_beside_it(animals: pd.DataFrame, A: pd.Data
     assert all(criterion(slope + a, sd + b) > fit.criterion for a, b in [(0.01, 0.0), (-0.01, 0.0), (0.0, 0.01), (0.0, -0.01)])
 
 
-def test_a_generalised_model_with_one_is_refused_by_the_classical_engine(animals: pd.DataFrame, A: pd.DataFrame) -> None:
-    data = animals.assign(count=np.arange(len(animals)) % 4)
-    with pytest.raises(FitError, match=r"\(1 \| gr\(animal, cov = A\)\): a known covariance .* use brm"):
-        bl.glmer("count ~ x + (1 | gr(animal, cov = A))", data, "poisson", data2={"A": A})
-
-
 def test_an_encoder_keeps_the_matrix(slopes: bl.ClassicalFit) -> None:
     encoder = slopes.model.design.encoder
     again = Encoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
