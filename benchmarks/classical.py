@@ -142,7 +142,7 @@ CASES = (
     ),
 )
 
-LIMIT = 1500.0
+LIMIT = 600.0
 """Seconds after which a peer is stopped."""
 
 
