@@ -228,9 +228,9 @@ def _read_extension(series: pd.Series, name: str) -> Numbers | Factor:
 
 
 def _read_categorical(series: pd.Series) -> Factor:
-    categories = series.cat.categories
-    codes = series.cat.codes.to_numpy().astype(np.intp)
-    return Factor(codes=codes, levels=tuple(_label(category) for category in categories.tolist()), ordered=bool(series.cat.ordered))
+    held: Any = series.array
+    labels = tuple(_label(category) for category in held.categories.tolist())
+    return Factor(codes=held.codes.astype(np.intp), levels=labels, ordered=bool(held.ordered))
 
 
 def _read_arrow_dictionary(series: pd.Series) -> Factor:

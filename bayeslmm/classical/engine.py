@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import lapack
 
 from bayeslmm.classical import related
 from bayeslmm.covariance.base import Structure
@@ -283,8 +283,16 @@ def least_squares(X: Array, y: Array) -> tuple[Array, Array, Array, Array, float
     size = math.sqrt(float(residual @ residual) / len(y))
     if not size > 1e-14 * math.sqrt(float(unit @ unit) / len(y)):
         raise FitError("the fixed effects fit the response exactly (or it is constant): there is no variance to estimate")
-    coefficients = solve_triangular(R, first + second) * largest / lengths if R.size else np.zeros(0)
+    coefficients = _upper_solve(R, first + second) * largest / lengths if R.size else np.zeros(0)
     return Q, R * lengths, coefficients, residual * largest, size * largest
+
+
+def _upper_solve(R: Array, right: Array) -> Array:
+    """Return R^-1 times a vector or matrix, R upper-triangular and regular: LAPACK itself, as the matrices are small."""
+    solution, failed = lapack.dtrtrs(R, right)
+    if failed:
+        raise np.linalg.LinAlgError("singular triangular matrix")
+    return np.asarray(solution)
 
 
 def rebased(values: Array, root: Array | None = None) -> tuple[Array, Array, Array]:
@@ -311,7 +319,7 @@ def rebased(values: Array, root: Array | None = None) -> tuple[Array, Array, Arr
     z = z * root[:, None]
     lengths = np.sqrt(np.mean(z**2, axis=0))
     lengths = np.where(lengths > 0.0, lengths, 1.0)
-    inverse = solve_triangular(U, np.eye(k), unit_diagonal=True)
+    inverse = _upper_solve(U, np.eye(k))
     return z / lengths, U / lengths / sizes[:, None], inverse * lengths[:, None] * sizes
 
 
@@ -716,8 +724,8 @@ def estimate_at(problem: Problem, t: Array) -> Estimate:
     R, p = problem.R, problem.p
     beta, vcov = problem.ols, np.zeros((0, 0))
     if p:
-        beta = problem.ols + solve_triangular(R, found.beta) * problem.y_scale
-        half = solve_triangular(R, np.linalg.inv(np.linalg.cholesky(found.P)).T)
+        beta = problem.ols + _upper_solve(R, found.beta) * problem.y_scale
+        half = _upper_solve(R, np.linalg.inv(np.linalg.cholesky(found.P)).T)
         vcov = half @ half.T
     T = [basis_of(problem, f) for f in range(len(problem.groups))]
     return Estimate(

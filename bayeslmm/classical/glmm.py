@@ -376,7 +376,7 @@ def _optimum(problem: Glmm, method: Method, start: Array | None) -> Minimum:
         t = first[problem.p - method.m :]
         t[:] = np.where(problem.mirror | (problem.lower == 0.0), np.maximum(np.abs(t), 0.1), t)
     box = _box(problem, method.m)
-    places = other_starts(problem) if problem.n_theta > 1 else other_starts(problem)[-1:]
+    places = list(other_starts(problem))[0 if problem.n_theta > 1 else -1 :]
     others = [np.concatenate([problem.gamma[method.m :], t]) for t in places]
     curved = not all(term.structure.linear for term in problem.terms)
     outer = problem.p - method.m

@@ -354,14 +354,14 @@ def _is_sd(problem: Placed) -> Array:
     return is_sd
 
 
-def other_starts(problem: Placed) -> list[Array]:
-    """Return starts that differ in kind: lme4's identity, then small and large effects with correlations of either sign."""
+def other_starts(problem: Placed) -> Iterator[Array]:
+    """Yield starts that differ in kind: lme4's identity, then small and large effects with correlations of either sign."""
     identity = vector_of(problem, np.concatenate([np.zeros(0), *(term.structure.start(term.k) for term in problem.terms)]))
     on_diagonal = _is_sd(problem)
     sign = np.where(np.arange(len(problem.scale)) % 2 == 0, 0.4, -0.4)
     mixed = np.where(on_diagonal, 0.5, np.clip(sign, 0.5 * problem.lower, 0.5 * problem.upper))
     bounded = np.isfinite(problem.upper)
-    return [identity, mixed, np.where(on_diagonal, 2.0, np.where(bounded, 0.8 * problem.upper, -mixed))]
+    yield from (identity, mixed, np.where(on_diagonal, 2.0, np.where(bounded, 0.8 * problem.upper, -mixed)))
 
 
 def _log(model: Model, problem: Problem, found: Minimum) -> SearchLog:

@@ -446,7 +446,10 @@ def _escape_saddle(state: _State, hessian: Array) -> bool:
     free = ~state.box.at_limit(state.x)
     if not np.any(free):
         return False
-    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
+    inner = hessian[np.ix_(free, free)]
+    if lapack.dpotrf(inner)[1] == 0:
+        return False
+    values, vectors = np.linalg.eigh(inner)
     if values[0] > -1e-4 * max(1.0, float(values[-1])) or float(np.max(np.abs(state.gradient[free]))) > 1e-2 * max(1.0, -values[0]):
         return False
     slack = _ROUNDOFF * max(1.0, abs(state.value))
