@@ -137,7 +137,7 @@ def remedy(
         Up to five rungs. The fit as it is. `penalised`, of separated data: coefficients at the mode under Jeffreys' prior (Firth's), or
         where the family has no simple one, under the model's own priors; the rungs after it keep it, and are there where it is still
         singular. `MAP`: theta maximises the (restricted) likelihood times a prior that is zero on the boundary
-        and flat far from it: sd_1 for a single effect, which is gamma(2, 0) on its standard deviation; |Sigma|^(1/2) for a
+        and flat far from it: sd_1 for a single effect, which is gamma(2, 0) on its standard deviation; the root of the determinant for a
         covariance matrix, which is Wishart with k + 2 degrees of freedom and an infinite scale; both of the covariance relative
         to the residual variance, as `blme`'s `common.scale = TRUE`; for other structures the product of their own standard
         deviations and of sqrt((rho - lower)(upper - rho)). Fixed effects and their standard errors are conditional on that theta,

@@ -45,7 +45,7 @@ def influence(fit: ClassicalFit, group: str | None = None, *, refit: bool = True
 
         For levels: `n_rows`; `cooks_distance`, (b - b_j)' V^-1 (b - b_j) / p with V the covariance of all data's coefficients b;
         `sigma`, the residual standard deviation without the level; a column `dfbetas_<coefficient>` each, (b - b_j) over the
-        standard error without the level; `status`, `ok` or `failed: ` and the reason (its numbers are NaN).
+        standard error without the level; `status`, `ok` or `failed:` with the reason (its numbers are NaN).
 
     Raises
     ------
