@@ -53,7 +53,7 @@ CASES = (
         file="sleepstudy.csv",
         formula="Reaction ~ Days + (Days | Subject)",
         factors=("Subject",),
-        repeats=20,
+        repeats=200,
     ),
     Case(
         name="md_red, three crossed factors",
