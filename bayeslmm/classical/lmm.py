@@ -33,6 +33,7 @@ from bayeslmm.classical.separated import WAY_OUT, separated
 from bayeslmm.covariance import structure_of
 from bayeslmm.design import check_groups
 from bayeslmm.errors import ConvergenceWarning, DataError, DataWarning, FitError, SingularFitWarning
+from bayeslmm.formula.values import frozen
 from bayeslmm.model import Model, as_model
 
 if TYPE_CHECKING:
@@ -258,23 +259,18 @@ def fit_model(
     return ClassicalFit(
         model=model,
         method=_METHODS[reml, avoid_boundary],
-        theta=_frozen(theta),
+        theta=frozen(theta),
         criterion=values.criterion,
         sigma=float(np.sqrt(values.pwrss / df)),
-        beta=_frozen(values.beta),
-        unscaled_vcov=_frozen(values.unscaled_vcov),
-        effects=tuple(_frozen(effects) for effects in by_block(problem, values.b)),
-        unscaled_condvar={group: _frozen(v) for group, v in zip(problem.groups, values.unscaled_variance, strict=True)},
+        beta=frozen(values.beta),
+        unscaled_vcov=frozen(values.unscaled_vcov),
+        effects=tuple(frozen(effects) for effects in by_block(problem, values.b)),
+        unscaled_condvar={group: frozen(v) for group, v in zip(problem.groups, values.unscaled_variance, strict=True)},
         ld_l2=values.ld_l2,
         ld_rx2=values.ld_rx2,
         pwrss=values.pwrss,
         search=_log(model, problem, found) if design.blocks else None,
     )
-
-
-def _frozen(values: Array) -> Array:
-    values.flags.writeable = False
-    return values
 
 
 def by_block(problem: Placed, b: tuple[Array, ...]) -> list[Array]:
@@ -372,8 +368,8 @@ def _log(model: Model, problem: Problem, found: Minimum) -> SearchLog:
         optimiser=_OPTIMISER,
         evaluations=found.evaluations,
         starts=found.starts,
-        gradient=_frozen(back.T @ found.gradient),
-        hessian=_frozen(back.T @ found.hessian @ back),
+        gradient=frozen(back.T @ found.gradient),
+        hessian=frozen(back.T @ found.hessian @ back),
         projected=found.projected,
         least_curvature=found.least_curvature,
         flat=bool(names),

@@ -18,6 +18,7 @@ from bayeslmm.classical.noise import Whitened, hessian, natural, objective, prep
 from bayeslmm.classical.optimise import Box, Minimum, minimise, search
 from bayeslmm.covariance import structure_of
 from bayeslmm.errors import FitError
+from bayeslmm.formula.values import frozen
 
 if TYPE_CHECKING:
     from bayeslmm.model import Model
@@ -140,9 +141,8 @@ def _fit(model: Model, made: Whitened, found: Minimum) -> ClassicalFit:
 
 
 def _frozen(values: Array) -> Array:
-    values = np.array(values)
-    values.flags.writeable = False
-    return values
+    """Return a copy that nobody can write to."""
+    return frozen(np.array(values))
 
 
 def _scaled(model: Model, ratio: float) -> Array:

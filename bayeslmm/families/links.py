@@ -205,16 +205,6 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 log_mean=lambda eta: jets.log(jets.softplus(eta)),
                 log_complement=_log_complement_of(jets.softplus),
             ),
-            Link(
-                name="fisher_z",
-                link=np.arctanh,
-                inverse=np.tanh,
-                mu_eta=lambda eta: _positive(1.0 / np.cosh(np.minimum(np.abs(eta), 350.0)) ** 2),
-                pymc_inverse=_pymc_tanh,
-                mean=lambda eta: 2.0 * jets.expit(2.0 * eta) - 1.0,
-                log_mean=lambda eta: jets.log(2.0 * jets.expit(2.0 * eta) - 1.0),
-                log_complement=lambda eta: np.log(2.0) - jets.softplus(2.0 * eta),
-            ),
         )
     }
 )
