@@ -45,7 +45,7 @@ def to_pandas(data: Any) -> pd.DataFrame:
     frame = data if isinstance(data, pd.DataFrame) else _convert(data)
     if frame.columns.nlevels > 1:
         raise DataError("the frame has several rows of column names; flatten them to one name a column")
-    if not all(isinstance(name, str) for name in frame.columns):
+    if frame.columns.inferred_type != "string" or frame.columns.hasnans:
         frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     if not frame.columns.is_unique:
         twice = [str(name) for name in frame.columns[frame.columns.duplicated()].unique()]

@@ -14,6 +14,7 @@ from bayeslmm.formula.contrasts import contrast_matrix
 from bayeslmm.formula.deparse import deparse
 from bayeslmm.formula.nodes import Term
 from bayeslmm.formula.values import Factor, Numbers
+from bayeslmm.linear.triangle import triangle_of
 
 __all__ = ["MAX_CELLS", "FactorCoding", "Matrix", "build_matrix", "full_rank_columns"]
 
@@ -168,7 +169,7 @@ def full_rank_columns(X: Array, tolerance: float = _RANK_TOLERANCE) -> Array:
     if p == 0 or n == 0:
         return np.arange(p)
     X, norms = _scaled(X)
-    R = np.linalg.qr(X, mode="r") if n >= p else X
+    R = triangle_of(X) if n >= p else X
     if n >= p and bool((np.abs(np.diagonal(R)) >= tolerance * norms).all()):
         return np.arange(p)
     return _walk(np.array(R), norms, tolerance, min(n, p))

@@ -237,7 +237,7 @@ def _minimum(state: _State, hessian: Array, step: float, converged: bool) -> Min
 def _curvatures(state: _State, hessian: Array) -> tuple[Array, Array]:
     """Return the eigenvalues of the Hessian of the free parameters over the greatest, ascending, and directions (n, m) of x."""
     free = ~state.box.at_limit(state.x)
-    if not np.any(free):
+    if not free.any():
         return np.ones(1), np.zeros((state.x.size, 1))
     sizes = np.maximum(1.0, np.abs(state.x[free]))
     values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)] * np.outer(sizes, sizes))
@@ -268,24 +268,30 @@ def _capped(direction: Array, x: Array) -> Array:
 
 
 def _length(step: Array, x: Array) -> float:
-    return float(np.max(np.abs(step) / (1.0 + np.abs(x)), initial=0.0))
+    return float((np.abs(step) / (1.0 + np.abs(x))).max(initial=0.0))
 
 
 def _descent(hessian: Array, gradient: Array, free: Array) -> Array:
     """Return the Newton direction of the free parameters, with absolute eigenvalues of the Hessian, none of them tiny."""
     direction = np.zeros_like(gradient)
-    if not np.any(free):
+    if not free.any():
         return direction
     inner = hessian if free.all() else hessian[np.ix_(free, free)]
-    factor, step, failed = lapack.dposv(inner, gradient[free])
-    pivots = np.diagonal(factor)
-    if failed == 0 and np.min(pivots) ** 2 > 1e-8 * np.max(pivots) ** 2:
-        direction[free] = -step
+    step = _where_convex(inner, gradient[free])
+    if step is not None:
+        direction[free] = step
         return direction
     values, vectors = np.linalg.eigh(inner)
     sizes = np.maximum(np.abs(values), 1e-9 * max(float(np.max(np.abs(values))), 1e-6))
     direction[free] = -vectors @ ((vectors.T @ gradient[free]) / sizes)
     return direction
+
+
+def _where_convex(hessian: Array, gradient: Array) -> Array | None:
+    """Return the Newton step of a positive definite Hessian that is not nearly singular, None of another."""
+    factor, step, failed = lapack.dposv(hessian, gradient)
+    pivots = factor.diagonal()
+    return -step if failed == 0 and pivots.min() ** 2 > 1e-5 * pivots.max() ** 2 else None
 
 
 def _update(hessian: Array, s: Array, y: Array) -> None:
@@ -299,7 +305,7 @@ def _update(hessian: Array, s: Array, y: Array) -> None:
         share = 0.9 * along / (along - curvature)
         y = share * y + (1.0 - share) * Hs
         curvature = float(s @ y)
-    hessian += np.outer(y, y) / curvature - np.outer(Hs, Hs) / along
+    hessian += y[:, None] * (y / curvature) - Hs[:, None] * (Hs / along)
 
 
 def _line_search(state: _State, direction: Array, limit: int = 25) -> bool:
@@ -309,7 +315,7 @@ def _line_search(state: _State, direction: Array, limit: int = 25) -> bool:
     for _ in range(limit):
         x = state.box.clip(state.x + alpha * direction)
         move = x - state.x
-        if not np.any(move):
+        if not move.any():
             return False
         slope = float(state.gradient @ move)
         value, gradient = state.evaluate(x)
@@ -337,7 +343,10 @@ def _newton(state: _State, limit: int = 40) -> Minimum:
         direction = _capped(_regular_step(hessian, state.gradient, _free(state)), state.x)
         step = _length(direction, state.x)
         if step >= _STEP_TOLERANCE and not _newton_step(state, direction):
-            return _minimum(state, hessian, step, _negligible(state, direction))
+            negligible = _negligible(state, direction)
+            if negligible and _snap(state):
+                hessian = _differences(state)
+            return _minimum(state, hessian, step, negligible)
         ahead = step * min(step / previous if np.isfinite(previous) else step, 1.0)
         arrived = ahead < 0.1 * _STEP_TOLERANCE or step < _STEP_TOLERANCE
         if arrived and not _snap(state):
@@ -360,7 +369,7 @@ def _snap(state: _State) -> bool:
     near_lower = (x > box.lower) & (x < box.lower + _NEAR)
     near_upper = (x < box.upper) & (x > box.upper - _NEAR)
     near_zero = box.mirror & (x != 0.0) & (np.abs(x) < _NEAR)
-    if not np.any(near_lower | near_upper | near_zero):
+    if not (near_lower | near_upper | near_zero).any():
         return False
     snapped = np.where(near_zero, 0.0, np.where(near_lower, box.lower, np.where(near_upper, box.upper, x)))
     value, gradient = state.evaluate(snapped)
@@ -403,9 +412,14 @@ def _beside(state: _State, i: int, h: float) -> tuple[float, Array] | None:
 def _regular_step(hessian: Array, gradient: Array, free: Array) -> Array:
     """Newton step of the free parameters, without the flat directions (generalised inverse)."""
     direction = np.zeros_like(gradient)
-    if not np.any(free):
+    if not free.any():
         return direction
-    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
+    inner = hessian if free.all() else hessian[np.ix_(free, free)]
+    step = _where_convex(inner, gradient[free])
+    if step is not None:
+        direction[free] = step
+        return direction
+    values, vectors = np.linalg.eigh(inner)
     steep = np.abs(values) > 1e-7 * max(float(np.max(np.abs(values))), 1e-6)
     slopes = vectors.T @ gradient[free]
     direction[free] = -vectors[:, steep] @ (slopes[steep] / np.abs(values[steep]))
@@ -444,7 +458,7 @@ def _leave_limit(state: _State, hessian: Array) -> bool:
 def _escape_saddle(state: _State, hessian: Array) -> bool:
     """At a stationary point with negative curvature inside the box, move along it; return whether the function fell."""
     free = ~state.box.at_limit(state.x)
-    if not np.any(free):
+    if not free.any():
         return False
     inner = hessian[np.ix_(free, free)]
     if lapack.dpotrf(inner)[1] == 0:

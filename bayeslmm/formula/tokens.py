@@ -6,6 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from bayeslmm.errors import FormulaError
 
@@ -84,6 +85,7 @@ def fail(message: str, text: str, start: int | None = None, end: int | None = No
     return FormulaError(message, text=shown, start=start, end=end)
 
 
+@lru_cache(maxsize=4096)
 def is_syntactic(name: str) -> bool:
     """Return whether R would read `name` as a name without backticks."""
     if name in RESERVED or not _continues(name):

@@ -1,0 +1,1 @@
+"""Of thousands of loci."""
