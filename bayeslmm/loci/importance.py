@@ -25,7 +25,7 @@ def _generalised_pareto(x: Array) -> tuple[float, float]:
     """Return k and sigma of a generalised Pareto distribution of sorted exceedances x (Zhang & Stephens 2009, as in PSIS)."""
     n = x.shape[0]
     m = 30 + int(math.sqrt(n))
-    quartile = x[int(math.floor(n / 4.0 + 0.5)) - 1]
+    quartile = x[(n + 2) // 4 - 1]
     b = np.empty(m)
     loglik = np.empty(m)
     for i in range(m):
@@ -60,7 +60,7 @@ def pareto_smooth(log_weights: Array) -> float:
     largest = log_weights.max()
     for i in range(D):
         log_weights[i] -= largest
-    tail = int(math.ceil(min(0.2 * D, 3.0 * math.sqrt(D))))
+    tail = math.ceil(min(0.2 * D, 3.0 * math.sqrt(D)))
     k = math.inf
     order = np.argsort(log_weights)
     if tail > 4:

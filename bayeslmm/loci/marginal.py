@@ -1,8 +1,9 @@
 """The marginal log-posterior of one locus: one random effect integrated out by adaptive Gauss-Hermite quadrature.
 
 theta = (beta (p), tau, and for the beta-binomial log phi); eta_s = x_s beta + tau z_s u_g(s) with u_g ~ N(0, 1). The density is an even
-function of tau, which thus has a sign that means nothing: no limit at zero, where many loci have their mode. For each group, the nodes stand about the mode of its integrand, scaled by the curvature there (Liu & Pierce 1994; Pinheiro & Bates 1995). Gradient and Hessian
-are the posterior moments of the complete data's over the nodes (Fisher's identity; Louis 1982). Rows are sorted by group.
+function of tau, which thus has a sign that means nothing, and no limit at zero, where many loci have their mode. For each group, the
+nodes stand about the mode of its integrand, scaled by the curvature there (Liu & Pierce 1994; Pinheiro & Bates 1995). Gradient and
+Hessian are the posterior moments of the complete data's over the nodes (Fisher's identity; Louis 1982). Rows are sorted by group.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def log_prior(theta: Array, family: int, prior: Prior, gradient: Array, hessian:
             gradient[j] += first * prior.A[i, j] / prior.scale[i]
             for k in range(p):
                 hessian[j, k] += second * prior.A[i, j] * prior.A[i, k] / (prior.scale[i] * prior.scale[i])
-    level, first, second = _student(theta[p] / prior.tau_scale, prior.tau_df)
+    level, first, second = _student(float(theta[p]) / prior.tau_scale, prior.tau_df)
     value += level + math.log(2.0 / prior.tau_scale)
     gradient[p] += first / prior.tau_scale
     hessian[p, p] += second / (prior.tau_scale * prior.tau_scale)
@@ -131,7 +132,7 @@ def log_posterior(theta: Array, y: Array, n: Array, shape: Shape, prior: Prior, 
     d = theta.shape[0]
     work[:] = 0.0
     value = log_prior(theta, shape.family, prior, work[:d], work[d:].reshape(d, d))
-    tau = theta[p]
+    tau = float(theta[p])
     phi = math.exp(theta[p + 1]) if shape.family != BINOMIAL else 0.0
     for s in range(S):
         total = 0.0
@@ -158,25 +159,59 @@ def log_posterior(theta: Array, y: Array, n: Array, shape: Shape, prior: Prior, 
 
 
 @nb.njit(cache=True)
+def _add_row(
+    k: int, s: int, u: float, theta: Array, eta: Array, y: Array, n: Array, phi: float, shape: Shape, v: Array, scores: Array, curved: Array
+) -> float:
+    """Add row s's score and Hessian at node u to those of node k (lower triangle); return its log-likelihood. `v` (p + 1,): scratch."""
+    p, d = shape.X.shape[1], theta.shape[0]
+    level, l_e, l_ee, l_a, l_ea, l_aa = row(shape.family, eta[s] + theta[p] * shape.z[s] * u, y[s], n[s], phi)
+    v[:p] = shape.X[s]
+    v[p] = shape.z[s] * u
+    for i in range(p + 1):
+        scores[k, i] += l_e * v[i]
+        for j in range(i + 1):
+            curved[k, i, j] += l_ee * v[i] * v[j]
+    if d > p + 1:
+        scores[k, p + 1] += l_a
+        for j in range(p + 1):
+            curved[k, p + 1, j] += l_ea * v[j]
+        curved[k, p + 1, p + 1] += l_aa
+    return level
+
+
+@nb.njit(cache=True)
+def _add_moments(weights: Array, scores: Array, curved: Array, gradient: Array, hessian: Array) -> None:
+    """Add a group's gradient and Hessian: moments over the nodes, whose `weights` (K,) sum to one."""
+    K, d = scores.shape
+    for i in range(d):
+        mean = 0.0
+        for k in range(K):
+            mean += weights[k] * scores[k, i]
+        gradient[i] += mean
+        for j in range(i + 1):
+            second, other = 0.0, 0.0
+            for k in range(K):
+                second += weights[k] * (curved[k, i, j] + scores[k, i] * scores[k, j])
+                other += weights[k] * scores[k, j]
+            hessian[i, j] += second - mean * other
+            if j < i:
+                hessian[j, i] += second - mean * other
+
+
+@nb.njit(cache=True)
 def log_posterior_derivatives(
     theta: Array, y: Array, n: Array, shape: Shape, prior: Prior, modes: Array, gradient: Array, hessian: Array
 ) -> float:
     """Return the log marginal posterior density and fill `gradient` (d,) and `hessian` (d, d)."""
-    S, p = shape.X.shape
-    d = theta.shape[0]
-    K = shape.nodes.shape[0]
+    p, d, K = shape.X.shape[1], theta.shape[0], shape.nodes.shape[0]
     gradient[:] = 0.0
     hessian[:] = 0.0
     value = log_prior(theta, shape.family, prior, gradient, hessian)
-    tau = theta[p]
     phi = math.exp(theta[p + 1]) if shape.family != BINOMIAL else 0.0
     eta = shape.X @ theta[:p]
-    terms = np.empty(K)
-    scores = np.empty((K, d))
-    curved = np.empty((K, d, d))
-    v = np.empty(p + 1)
+    terms, scores, curved, v = np.empty(K), np.empty((K, d)), np.empty((K, d, d)), np.empty(p + 1)
     for g in range(shape.first.shape[0] - 1):
-        mode, scale = _group_mode(shape, y, n, eta, tau, phi, g, modes[g], _AT)
+        mode, scale = _group_mode(shape, y, n, eta, float(theta[p]), phi, g, modes[g], _AT)
         modes[g] = mode
         scores[:] = 0.0
         curved[:] = 0.0
@@ -184,36 +219,11 @@ def log_posterior_derivatives(
             u = mode + math.sqrt(2.0) * scale * shape.nodes[k]
             terms[k] = shape.weights[k] - 0.5 * u * u
             for s in range(shape.first[g], shape.first[g + 1]):
-                l, l_e, l_ee, l_a, l_ea, l_aa = row(shape.family, eta[s] + tau * shape.z[s] * u, y[s], n[s], phi)
-                terms[k] += l
-                v[:p] = shape.X[s]
-                v[p] = shape.z[s] * u
-                for i in range(p + 1):
-                    scores[k, i] += l_e * v[i]
-                    for j in range(i + 1):
-                        curved[k, i, j] += l_ee * v[i] * v[j]
-                if d > p + 1:
-                    scores[k, p + 1] += l_a
-                    for j in range(p + 1):
-                        curved[k, p + 1, j] += l_ea * v[j]
-                    curved[k, p + 1, p + 1] += l_aa
+                terms[k] += _add_row(k, s, u, theta, eta, y, n, phi, shape, v, scores, curved)
         largest = terms.max()
-        total = 0.0
-        for k in range(K):
-            terms[k] = math.exp(terms[k] - largest)
-            total += terms[k]
+        terms[:] = np.exp(terms - largest)
+        total = terms.sum()
         value += largest + math.log(total) + math.log(scale) - 0.5 * math.log(math.pi)
-        for i in range(d):
-            mean = 0.0
-            for k in range(K):
-                mean += terms[k] * scores[k, i]
-            gradient[i] += mean / total
-            for j in range(i + 1):
-                second, other = 0.0, 0.0
-                for k in range(K):
-                    second += terms[k] * (curved[k, i, j] + scores[k, i] * scores[k, j])
-                    other += terms[k] * scores[k, j]
-                hessian[i, j] += second / total - mean * other / (total * total)
-                if j < i:
-                    hessian[j, i] += second / total - mean * other / (total * total)
+        terms /= total
+        _add_moments(terms, scores, curved, gradient, hessian)
     return value

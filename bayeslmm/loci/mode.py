@@ -125,7 +125,10 @@ def find_mode(theta: Array, y: Array, n: Array, shape: Shape, prior: Prior, mode
             damping = max(4.0 * damping, 1e-2)
             if damping > 1e8:
                 break
-    theta[p] = abs(theta[p])
+    if theta[p] < 0.0:
+        theta[p] = -theta[p]
+        hessian[p] = -hessian[p]
+        hessian[:, p] = -hessian[:, p]
     if status == CONVERGED:
         root[:] = _root_of_inverse(-hessian)
     return value, status

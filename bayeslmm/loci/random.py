@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numba as nb
 import numpy as np
 
-__all__ = ["exponential", "keys", "normal", "stream", "uniform"]
+__all__ = ["keys", "normal", "stream", "uniform"]
 
 type Array = np.ndarray
 
@@ -39,7 +40,7 @@ def stream(key: int, part: int) -> Array:
 
 
 @nb.njit(cache=True)
-def _rotated(x: int, k: int) -> int:
+def _rotated(x: Any, k: int) -> Any:
     return (x << np.uint64(k)) | (x >> np.uint64(64 - k))
 
 
@@ -67,9 +68,3 @@ def normal(state: Array, out: Array) -> None:
         out[i] = radius * math.cos(angle)
         if i + 1 < m:
             out[i + 1] = radius * math.sin(angle)
-
-
-@nb.njit(cache=True)
-def exponential(state: Array) -> float:
-    """Return the next standard exponential number."""
-    return -math.log(uniform(state))
