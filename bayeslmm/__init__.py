@@ -38,12 +38,23 @@ _EXPORTS = {
     "bayeslmm.classical.intervals": ("confint",),
     "bayeslmm.classical.profile": ("profile",),
     "bayeslmm.bayes": ("BayesFit", "brm"),
+    "bayeslmm.bayes.describe": ("describe_posterior",),
+    "bayeslmm.bayes.evidence": ("bayes_factor", "marginal_likelihood"),
+    "bayeslmm.bayes.prior_predictive": ("prior_predictive",),
+    "bayeslmm.bayes.sensitivity": ("prior_sensitivity",),
+    "bayeslmm.bayes.kfold": ("kfold",),
+    "bayeslmm.bayes.loo": ("loo", "loo_compare"),
     "bayeslmm.effects.comparisons": ("comparisons",),
     "bayeslmm.effects.emmeans": ("emmeans",),
+    "bayeslmm.effects.hypothesis": ("hypothesis",),
     "bayeslmm.effects.predictions": ("predictions",),
     "bayeslmm.effects.slopes": ("slopes",),
     "bayeslmm.effects.variance": ("icc", "r2"),
+    "bayeslmm.loci.data": ("LociData", "loci_data"),
+    "bayeslmm.loci.reading": ("read_methylation",),
+    "bayeslmm.persistence": ("load",),
     "bayeslmm.plots": ("plot",),
+    "bayeslmm.plots.ppc": ("pp_check",),
     "bayeslmm.compare": ("Comparison", "compare", "fit"),
     "bayeslmm.remedy": ("Remedy", "remedy"),
     "bayeslmm.report": ("Report", "report"),
@@ -80,6 +91,14 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from bayeslmm.bayes import BayesFit as BayesFit
     from bayeslmm.bayes import brm as brm
+    from bayeslmm.bayes.describe import describe_posterior as describe_posterior
+    from bayeslmm.bayes.evidence import bayes_factor as bayes_factor
+    from bayeslmm.bayes.evidence import marginal_likelihood as marginal_likelihood
+    from bayeslmm.bayes.kfold import kfold as kfold
+    from bayeslmm.bayes.loo import loo as loo
+    from bayeslmm.bayes.loo import loo_compare as loo_compare
+    from bayeslmm.bayes.prior_predictive import prior_predictive as prior_predictive
+    from bayeslmm.bayes.sensitivity import prior_sensitivity as prior_sensitivity
     from bayeslmm.classical import ClassicalFit as ClassicalFit
     from bayeslmm.classical import glmer as glmer
     from bayeslmm.classical import lmer as lmer
@@ -99,6 +118,7 @@ if TYPE_CHECKING:
     from bayeslmm.datasets import load_dataset as load_dataset
     from bayeslmm.effects.comparisons import comparisons as comparisons
     from bayeslmm.effects.emmeans import emmeans as emmeans
+    from bayeslmm.effects.hypothesis import hypothesis as hypothesis
     from bayeslmm.effects.predictions import predictions as predictions
     from bayeslmm.effects.slopes import slopes as slopes
     from bayeslmm.effects.variance import icc as icc
@@ -118,10 +138,15 @@ if TYPE_CHECKING:
     from bayeslmm.fit import Fit as Fit
     from bayeslmm.formula import formula as formula
     from bayeslmm.formula.functions import register_transform as register_transform
+    from bayeslmm.loci.data import LociData as LociData
+    from bayeslmm.loci.data import loci_data as loci_data
+    from bayeslmm.loci.reading import read_methylation as read_methylation
     from bayeslmm.model import Model as Model
     from bayeslmm.model import default_priors as default_priors
     from bayeslmm.model import model as model
+    from bayeslmm.persistence import load as load
     from bayeslmm.plots import plot as plot
+    from bayeslmm.plots.ppc import pp_check as pp_check
     from bayeslmm.priors import prior as prior
     from bayeslmm.remedy import Remedy as Remedy
     from bayeslmm.remedy import remedy as remedy

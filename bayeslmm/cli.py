@@ -1,4 +1,4 @@
-"""The command line: run an analysis of the gallery, fit a file, explain a formula; it calls the public verbs and nothing else."""
+"""The command line: run an analysis of the gallery, fit a file, report or check a saved fit, explain a formula; by the public verbs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bayeslmm.errors import BayesLmmError, BayesLmmWarning, DataError, FormulaError
+from bayeslmm.errors import BayesLmmError, BayesLmmWarning, DataError, FormulaError, PersistenceError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +46,7 @@ class Engine(StrEnum):
 DataFile = Annotated[Path, typer.Argument(help="A .csv, .tsv or .parquet file; NA and empty cells are missing.", show_default=False)]
 FormulaText = Annotated[str, typer.Argument(help="As in lme4: 'y ~ x + (x | g)'.", show_default=False)]
 FamilyName = Annotated[str, typer.Option(help="Response family: gaussian, binomial, poisson, ...")]
+SavedFit = Annotated[Path, typer.Argument(help="A file that `fit --save` or `fit.save` wrote.", show_default=False)]
 Chains = Annotated[int, typer.Option(min=1, help="Chains of NUTS.")]
 Draws = Annotated[int, typer.Option(min=1, help="Draws kept of each chain.")]
 Tune = Annotated[int, typer.Option(min=0, help="Warm-up draws of each chain.")]
@@ -80,26 +81,60 @@ def fit(
     family: FamilyName = "gaussian",
     engine: Annotated[Engine, typer.Option(help="Which engine fits.")] = Engine.both,
     report: Annotated[Path | None, typer.Option(help="Write a report: .html, .md or .txt.", show_default=False)] = None,
+    save: Annotated[Path | None, typer.Option(help="Save the fit, as fit.blmm, for `report` and `check`.", show_default=False)] = None,
     chains: Chains = 4,
     draws: Draws = 1000,
     tune: Tune = 1000,
     seed: Seed = None,
 ) -> int:
     """Fit a model to a file and print both engines side by side."""
-    from bayeslmm.report import FORMATS
     from bayeslmm.report import report as make_report
     from bayeslmm.report.terminal import print_result
 
-    if report is not None and report.suffix.removeprefix(".") not in FORMATS:
-        raise DataError(f"--report {report}: a report is written as {', '.join('.' + name for name in FORMATS)}")
+    if report is not None:
+        _check_format(report, "--report ")
+    if save is not None and not save.parent.is_dir():
+        raise PersistenceError(f"--save {save}: there is no folder '{save.parent}'; make it first")
     model = _model(data, formula, family)
     console = _console()
     sampling = {"chains": chains, "draws": draws, "tune": tune, "seed": seed, "progressbar": console.is_terminal}
     fitted = _ENGINES[engine](model, sampling)
     print_result(console, fitted)
+    if save is not None:
+        fitted.save(save)
+        console.print(f"\nsaved: {save}", markup=False, highlight=False, soft_wrap=True)
     if report is not None:
         make_report(fitted, report)
         console.print(f"\nreport: {report}", markup=False, highlight=False, soft_wrap=True)
+    return _verdict(_fits(fitted), dict(getattr(fitted, "absent", ())))
+
+
+@app.command()
+def report(
+    saved: SavedFit,
+    out: Annotated[Path, typer.Argument(help="The report: .html, .md or .txt.", show_default=False)],
+) -> int:
+    """Write the report of a saved fit."""
+    from bayeslmm.persistence import load
+    from bayeslmm.report import report as make_report
+
+    _check_format(out, "")
+    fitted = load(saved)
+    make_report(fitted, out)
+    _console().print(f"report: {out}", markup=False, highlight=False, soft_wrap=True)
+    return _verdict(_fits(fitted), dict(getattr(fitted, "absent", ())))
+
+
+@app.command()
+def check(saved: SavedFit) -> int:
+    """Print the diagnostics of a saved fit: what was measured, its limit, and what to do about what failed."""
+    from bayeslmm.persistence import load
+
+    fitted = load(saved)
+    console = _console()
+    for label, one in _fits(fitted).items():
+        console.print(f"{label}: {one.model.formula}", markup=False, highlight=False, soft_wrap=True)
+        console.print(str(one.diagnose()), markup=False, highlight=False, soft_wrap=True)
     return _verdict(_fits(fitted), dict(getattr(fitted, "absent", ())))
 
 
@@ -195,6 +230,13 @@ def _nuts(model: Any, sampling: Mapping[str, Any]) -> Any:
 
 
 _ENGINES = {Engine.both: _both, Engine.reml: _reml, Engine.nuts: _nuts}
+
+
+def _check_format(path: Path, option: str) -> None:
+    from bayeslmm.report import FORMATS
+
+    if path.suffix.removeprefix(".") not in FORMATS:
+        raise DataError(f"{option}{path}: a report is written as {', '.join('.' + name for name in FORMATS)}")
 
 
 def _fits(fitted: Any) -> dict[str, Any]:

@@ -67,6 +67,18 @@ class Comparison:
 
         return compare_plot(self)
 
+    def save(self, path: Any) -> None:
+        """Write all fits to one file, which `bayeslmm.load` reads; see their own `save`.
+
+        Raises
+        ------
+        PersistenceError
+            If the file cannot be written there; what was there is then as it was.
+        """
+        from bayeslmm.persistence import save
+
+        save(self, path)
+
     def __getitem__(self, label: str) -> Fit:
         """Return the fit of that label (`"REML"`, `"NUTS"`)."""
         if label not in self.labels:

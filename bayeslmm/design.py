@@ -125,6 +125,12 @@ class Design:
         return len(self.index)
 
     @property
+    def known_errors(self) -> bool:
+        """Whether the standard error of each row is known, `y | se(s)`: `weights` are then their inverse squares, and sigma is 1."""
+        response = self.encoder.formula.response
+        return response is not None and response.se is not None
+
+    @property
     def lost(self) -> dict[str, int]:
         """Why rows were left out -> how many: `missing values`, then the reasons of `excluded`; only those that occurred."""
         missing = len(self.kept) - self.n - sum(self.excluded.values())
@@ -332,7 +338,7 @@ def encode(
     (('(Intercept)', 'x'), {'g': 2})
     """
     table = to_pandas(frame)
-    formula = expand_dot(formula, [str(name) for name in table.columns])
+    formula = expand_dot(formula, table.columns.tolist())
     _check_formula(formula, need_response)
     _check_constants(formula, table)
     given = {"weights": _argument(weights, table, "weights"), "offset": _argument(offset, table, "offset")}
@@ -455,7 +461,8 @@ def _columns_used(formula: Formula, *, random: bool, response: bool) -> list[str
 def _nodes_used(formula: Formula, *, random: bool, response: bool) -> list[Node]:
     nodes: list[Node] = []
     if response and formula.response is not None:
-        nodes += [*formula.response.nodes, *([formula.response.weights] if formula.response.weights is not None else [])]
+        additions = (formula.response.weights, formula.response.se)
+        nodes += [*formula.response.nodes, *(node for node in additions if node is not None)]
     for _, predictor in _predictors(formula):
         nodes += [variable for term in predictor.terms for variable in term.variables] + list(predictor.offsets)
         nodes += predictor.series.nodes if random and predictor.series is not None else ()
@@ -839,6 +846,10 @@ def _trials(nodes: Sequence[Node], kind: str, source: _Source) -> Array:
 
 def _row_weights(given: Array | None, response: Response | None, source: _Source) -> Array | None:
     weights = None if given is None else source.take(given)
+    if response is not None and response.se is not None:
+        if weights is not None:
+            raise FormulaError("a response with known standard errors, se(), takes no weights")
+        return _known_precision(response.se, source)
     if response is not None and response.weights is not None:
         if weights is not None:
             raise FormulaError("weights are given twice: in the formula and as an argument")
@@ -847,6 +858,15 @@ def _row_weights(given: Array | None, response: Response | None, source: _Source
         rows = np.asarray(source.scope.rows, dtype=object)
         raise DataError("weights must not be negative", rows=source.take(rows)[weights < 0].tolist())
     return weights
+
+
+def _known_precision(se: Node, source: _Source) -> Array:
+    """Return the inverse squares of known standard errors: with a sigma of 1 these are precision weights."""
+    errors = source.numbers(se, "standard error")
+    if not (errors > 0).all():
+        rows = np.asarray(source.scope.rows, dtype=object)
+        raise DataError(f"standard errors must be positive, in {deparse(se)}", rows=source.take(rows)[~(errors > 0)].tolist())
+    return np.asarray(errors**-2.0)
 
 
 def _row_offset(given: Array | None, nodes: Sequence[Node], source: _Source) -> Array | None:
@@ -885,7 +905,7 @@ def _encode_new(encoder: Encoder, table: pd.DataFrame, random: bool, need_respon
     parts = {name: _new_part(encoder, name, predictor, source, random) for name, predictor in _predictors(formula)}
     fixed, blocks, unseen = parts[MEAN]
     y, trials = _new_response(encoder, source, table, need_response)
-    weights = _new_weights(encoder, table)
+    weights = _new_weights(encoder, table, source)
     offset = _row_offset(_new_offset(encoder, table), formula.mean.offsets, source)
     arrays = {name: values for name, values in (("weights", weights), ("offset", offset)) if values is not None}
     _check_finite(read, arrays, np.ones(len(table), dtype=bool), table)
@@ -927,7 +947,11 @@ def _as_remembered(value: Numbers | Factor, column: Column) -> Numbers | Factor:
     return value
 
 
-def _new_weights(encoder: Encoder, table: pd.DataFrame) -> Array | None:
+def _new_weights(encoder: Encoder, table: pd.DataFrame, source: _Source) -> Array | None:
+    response = encoder.formula.response
+    if response is not None and response.se is not None:  # without the column: unknown, as are new responses
+        known = all(name in table.columns for name in columns_in(response.se))
+        return _known_precision(response.se, source) if known else np.full(len(table), np.nan)
     if encoder.weights is None or encoder.weights not in table.columns:
         return None
     weights = _argument(encoder.weights, table, "weights")

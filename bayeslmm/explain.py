@@ -67,7 +67,9 @@ def _rows(design: Design) -> list[str]:
     lines += [f"         {count} dropped for {reason}" for reason, count in design.lost.items()]
     if design.missing:
         lines.append("         missing: " + ", ".join(f"{column} ({count})" for column, count in design.missing.items()))
-    if design.has_weights:
+    if design.known_errors:
+        lines.append("Errors:  known, by se()")
+    elif design.has_weights:
         lines.append("Weights: given")
     if design.has_offset:
         lines.append("Offset:  given")
@@ -113,7 +115,8 @@ def _groups(design: Design, family: Family) -> list[str]:
         return []
     lines = ["Groups:", *("  " + line for line in group_table(design).to_string(index=False).splitlines())]
     lines += [f"  {sentence}" for sentence in nesting(design)]
-    lines += [f"  {sentence}: its variance rests on little" for sentence in weak_groups(design, residual=family.scale is not None)]
+    residual = family.scale is not None and not design.known_errors
+    lines += [f"  {sentence}: its variance rests on little" for sentence in weak_groups(design, residual=residual)]
     return [*lines, ""]
 
 
@@ -128,7 +131,7 @@ def equations(design: Design, family: Family, link: Link) -> str:
         terms += [_effect(block, name) for name in block.effects]
     if design.has_offset:
         terms.append(r"\mathrm{offset}_i")
-    law = family.latex
+    law = family.latex.replace(r"\sigma", "s_i") if design.known_errors else family.latex
     for name in design.parameters:
         law = law.replace(_symbol(name), f"{_symbol(name)}_i")
     rows = [rf"\mathrm{{{_tex(design.response_name)}}}_i &\sim {law}", rf"{left} &= {' + '.join(terms) or '0'}"]

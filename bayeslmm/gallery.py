@@ -61,7 +61,7 @@ class Case:
     ladder_engines: tuple[str, ...] = ("reml",)
     reml: bool = True
     sampling: Sampling = field(default_factory=Sampling)
-    priors: tuple[Mapping[str, str], ...] = ()
+    priors: tuple[Mapping[str, Any], ...] = ()
     penalty: str | None = None
 
     def named(self, name: str) -> Named:
@@ -72,7 +72,7 @@ class Case:
         """Return the case's priors as rows, to be laid over the defaults."""
         from bayeslmm.priors import prior
 
-        return [prior(row["distribution"], part=row["part"], term=row.get("term"), group=row.get("group")) for row in self.priors]
+        return [prior(**row) for row in self.priors]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ _ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "models": ("name", "formula", "about"),
         "sampling": ("chains", "draws", "tune", "seed", "target_accept"),
-        "priors": ("distribution", "part", "term", "group"),
+        "priors": ("distribution", "part", "term", "group", "lower", "upper"),
     }
 )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from bayeslmm.explain import Explanation, explanation
 from bayeslmm.families.base import Parameter
 from bayeslmm.formula import Formula, parse, with_dialect
 from bayeslmm.formula.deparse import quote_name
+from bayeslmm.formula.values import frozen
 from bayeslmm.residual import residual_of
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from bayeslmm.priors import PriorRow
 
 __all__ = ["DIALECTS", "Dims", "Model", "as_model", "default_priors", "model"]
+
+type Array = np.ndarray
 
 DIALECTS = ("lme4", "brms")
 
@@ -55,7 +60,7 @@ class Dims:
         return getattr(self, name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A validated model on its data; made by `model`, fitted by `lmer`, `brm` and `fit`; it never changes.
 
@@ -67,21 +72,33 @@ class Model:
         `Design`: `.y`, `.X` (n, p), `.fixed_names`, `.Z` sparse (n, q), blocks, weights, offset.
     family, link
         `Family` and `Link` records.
-    prior_rows
-        All priors as rows: the visible defaults, overlaid by the user's.
     frame
         The user's data as a pandas frame, all rows.
     dialect
         Whose semantics decide where R packages disagree: `"lme4"` or `"brms"`.
+    stated_priors
+        All priors as rows where the user gave some; None where all are defaults.
+    arrays
+        `weights` and `offset` where they were given as arrays: a value for each row of `frame`.
     """
 
     formula: Formula
     design: Design
     family: Family
     link: Link
-    prior_rows: tuple[PriorRow, ...]
     frame: pd.DataFrame
     dialect: str
+    stated_priors: tuple[PriorRow, ...] | None = None
+    arrays: Mapping[str, Array] = field(default_factory=lambda: MappingProxyType({}))
+
+    @cached_property
+    def prior_rows(self) -> tuple[PriorRow, ...]:
+        """All priors as rows: the visible defaults, made when first asked for, overlaid by the user's."""
+        return _defaults(self.design, self.family, self.link) if self.stated_priors is None else self.stated_priors
+
+    def on(self, design: Design, frame: pd.DataFrame | None = None) -> Model:
+        """Return the same model, with the priors of this one, on another design: other rows or another response."""
+        return replace(self, design=design, frame=self.frame if frame is None else frame, stated_priors=self.prior_rows)
 
     @property
     def priors(self) -> pd.DataFrame:
@@ -105,6 +122,25 @@ class Model:
         from bayeslmm.bayes.translate import translate
 
         return translate(self)
+
+    def to_bambi(self) -> Any:
+        """Return the model as a `bambi.Model` with the same priors, on the columns of the design; see `bayes.bambi_model`.
+
+        Raises
+        ------
+        FitError
+            If bambi is not installed, or cannot express the model: the message names each thing, as correlated random effects.
+
+        Examples
+        --------
+        >>> import bayeslmm as bl
+        >>> m = bl.model("Reaction ~ Days + (Days || Subject)", bl.load_dataset("sleepstudy"))
+        >>> m.to_bambi().formula.main
+        'Reaction ~ 1 + Days + (1 | Subject) + (0 + Days | Subject)'
+        """
+        from bayeslmm.bayes.bambi_model import to_bambi
+
+        return to_bambi(self)
 
     def to_r(self, peer: str = "lme4", *, reml: bool = True) -> str:
         """Return the equivalent R script as text: data, factor levels, contrasts, weights, formula, family and, for brms, priors.
@@ -231,12 +267,15 @@ def model(
     parsed = with_dialect(formula, dialect) if isinstance(formula, Formula) else parse(formula, dialect=dialect)
     if parsed.response is None:
         raise FormulaError("the formula has no response; write `y ~ ...`", text=parsed.text)
-    frame = to_pandas(data)
+    frame = to_pandas(data).copy(deep=False)  # the user may give the frame's columns other values later
     design = encode(parsed, frame, contrasts=contrasts, weights=weights, offset=offset, data2=data2, na=na)
     if isinstance(weights, str) and dialect == "lme4" and _is_share(design, record):
         parsed = _of_trials(parsed, weights)
         design = encode(parsed, frame, contrasts=contrasts, offset=offset, data2=data2, na=na)
     _check_parameters(design, record)
+    if design.known_errors:
+        _check_known_errors(design, record)
+        dialect = "lme4"  # the weights that stand for known errors are precisions in either dialect
     record = _with_correlation(record, link_record, design, dialect)
     if record.of_levels is not None:
         record, link_record = record.of_levels(_levels(design, record), link_record), families.latent(link_record)
@@ -245,8 +284,23 @@ def model(
     _check_sizes(design)
     for code, message in _notices(design, record):
         warnings.warn(DataWarning(code, message), stacklevel=2)
-    rows = _overlaid(_defaults(design, record, link_record), design, record, priors)
-    return Model(formula=parsed, design=design, family=record, link=link_record, prior_rows=rows, frame=frame, dialect=dialect)
+    stated = None if priors is None else _overlaid(_defaults(design, record, link_record), design, record, priors)
+    return Model(
+        formula=parsed,
+        design=design,
+        family=record,
+        link=link_record,
+        frame=frame,
+        dialect=dialect,
+        stated_priors=stated,
+        arrays=_given_arrays({"weights": weights, "offset": offset}),
+    )
+
+
+def _given_arrays(given: Mapping[str, Any]) -> Mapping[str, Array]:
+    """Return those arguments that are arrays, as copies that nobody can write to."""
+    arrays = {name: frozen(np.array(values, dtype=np.float64)) for name, values in given.items() if not isinstance(values, str | None)}
+    return MappingProxyType(arrays)
 
 
 def as_model(
@@ -281,7 +335,7 @@ def as_model(
         raise FitError(f"a ready Model has its {', '.join(extra)} already; pass {'them' if len(extra) > 1 else 'it'} to model(...)")
     if not priors:
         return formula
-    return replace(formula, prior_rows=_overlaid(formula.prior_rows, formula.design, formula.family, priors))
+    return replace(formula, stated_priors=_overlaid(formula.prior_rows, formula.design, formula.family, priors))
 
 
 def _defaults(design: Design, family: Family, link: Link) -> tuple[PriorRow, ...]:
@@ -319,7 +373,10 @@ def _overlaid(rows: Sequence[PriorRow], design: Design, family: Family, user: Se
     """Lay the user's rows over others, once they are rows at all."""
     if isinstance(user, priors.PriorRow) or not isinstance(user, Iterable | None):
         raise PriorError(f"priors is a list of rows made by prior(...), not a single {type(user).__name__}; put it in [...]")
-    return tuple(priors.overlay(rows, tuple(user or ()), design, family))
+    laid = tuple(priors.overlay(rows, tuple(user or ()), design, family))
+    if design.known_errors and any(row.part == "aux" and row.term == family.scale and row.distribution.name != "constant" for row in laid):
+        raise PriorError(f"{family.scale} has no prior in a model with known standard errors, se(): it is in units of these, constant(1)")
+    return laid
 
 
 _WHOLE = 1e-3
@@ -406,6 +463,14 @@ def _check_parameters(design: Design, family: Family) -> None:
     for name in design.parameters:
         if name not in known:
             raise FitError(f"family {family.name!r} has no parameter '{name}'{suggest(name, known)}")
+
+
+def _check_known_errors(design: Design, family: Family) -> None:
+    """Refuse known standard errors where no parameter is one, or has a predictor."""
+    if family.scale is None:
+        raise FitError(f"se() gives the standard errors of normal or Student's t responses; family {family.name!r} has none")
+    if family.scale in design.parameters:
+        raise FitError(f"the standard errors are known, by se(): leave out the predictor of {family.scale}")
 
 
 def _with_correlation(family: Family, link: Link, design: Design, dialect: str) -> Family:

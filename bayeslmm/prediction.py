@@ -37,6 +37,7 @@ __all__ = [
     "predict",
     "quantile_residuals",
     "replicates",
+    "replicates_of",
     "simulate",
     "whole_number",
 ]
@@ -395,10 +396,14 @@ def replicates(fit: Fit, n: int, *, conditional: bool, rng: np.random.Generator)
     """
     n = whole_number(n)
     draws = fit.draws()
-    picked = draws.take(rng.integers(draws.n_draws, size=int(n)))
-    rows = _rows(fit.model, None, random=True, parameters=True, series=True)
+    yield from replicates_of(fit.model, draws.take(rng.integers(draws.n_draws, size=int(n))), conditional=conditional, rng=rng)
+
+
+def replicates_of(model: Model, draws: Draws, *, conditional: bool, rng: np.random.Generator) -> Iterator[tuple[slice, Array]]:
+    """Yield one simulated response of the fitted rows for each draw, some rows at a time: which, and the responses (S, m)."""
+    rows = _rows(model, None, random=True, parameters=True, series=True)
     start = 0
-    for simulated in _simulated(fit.model, rows, picked, rng, conditional=conditional):
+    for simulated in _simulated(model, rows, draws, rng, conditional=conditional):
         yield slice(start, start + simulated.shape[1]), simulated
         start += simulated.shape[1]
 
@@ -672,10 +677,10 @@ def _frame(mean: Array, shown: Array, index: pd.Index, interval: str | None, pro
     return pd.DataFrame(columns, index=index)
 
 
-def whole_number(n: Any) -> int:
+def whole_number(n: Any, name: str = "n") -> int:
     """Return a number of simulated responses; FitError where it is no whole number of at least 1."""
     if not isinstance(n, Integral) or n < 1:
-        raise FitError(f"n must be a whole number of at least 1, not {n!r}")
+        raise FitError(f"{name} must be a whole number of at least 1, not {n!r}")
     return int(n)
 
 

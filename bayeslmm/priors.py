@@ -62,6 +62,10 @@ class DistributionKind:
         `args -> ` the frozen `scipy.stats` distribution; None for `flat`, `constant` and `lkj`.
     bambi
         bambi's name and its arguments in the same order, folded versions included (their location is 0).
+    defaults
+        The values of arguments that need not be written; empty where all must be.
+    joint
+        True where one distribution is of all coefficients of a predictor together.
     """
 
     name: str
@@ -73,6 +77,8 @@ class DistributionKind:
     support: tuple[float, float] = (-np.inf, np.inf)
     scipy: Callable[..., Any] | None = None
     bambi: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    defaults: tuple[float, ...] = ()
+    joint: bool = False
 
 
 def _scipy(name: str, convert: Callable[..., Mapping[str, float]]) -> Callable[..., Any]:
@@ -188,12 +194,25 @@ DISTRIBUTIONS: Mapping[str, DistributionKind] = MappingProxyType(
             DistributionKind(name="flat", arguments=(), pymc="Flat", half=("HalfFlat", ()), bambi=(("Flat", ()), ("HalfFlat", ()))),
             DistributionKind(name="constant", arguments=("value",)),
             DistributionKind(name="lkj", arguments=("eta",), positive=("eta",), pymc="LKJCorr", pymc_arguments=("eta",)),
+            DistributionKind(
+                name="horseshoe",
+                arguments=("df", "scale_global", "df_global", "scale_slab", "df_slab", "par_ratio", "autoscale"),
+                positive=("df", "scale_global", "df_global", "scale_slab", "df_slab"),
+                defaults=(1.0, 1.0, 1.0, 2.0, 4.0, 0.0, 1.0),
+                joint=True,
+            ),
+            DistributionKind(
+                name="R2D2",
+                arguments=("mean_R2", "prec_R2", "cons_D2", "autoscale"),
+                positive=("mean_R2", "prec_R2", "cons_D2"),
+                defaults=(0.5, 2.0, 0.5, 1.0),
+                joint=True,
+            ),
         )
     }
 )
 """Every distribution of a prior, by its name in brms."""
 
-_LATER = ("horseshoe", "R2D2")
 _TEXT = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)\s*\(([^()]*)\)\s*")
 
 
@@ -214,7 +233,17 @@ class Distribution:
         return self.name != "flat"
 
     def __str__(self) -> str:
-        return f"{self.name}({', '.join(format(value, '.6g') for value in self.args)})"
+        shown = [format(value, ".15g") for value in self.args]
+        if self.kind.joint and len(shown) == len(self.kind.arguments):
+            shown = [_named_argument(name, value) for name, value in zip(self.kind.arguments, self.args, strict=True)]
+        return f"{self.name}({', '.join(text for text in shown if text)})"
+
+
+def _named_argument(name: str, value: float) -> str:
+    """Return `name=value`; nothing for a ratio that is not given and for the scaling by sigma, which is the default."""
+    if name == "autoscale":
+        return "" if value else "autoscale=FALSE"
+    return f"{name}={value:.15g}" if name != "par_ratio" or value else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +251,8 @@ class PriorRow:
     """One prior: of which parameter (`part`, `group`, `term`), which distribution, and whether default or the user's.
 
     Empty `group` or `term`: in a user's row, the whole part; in a model's row, that the part has none. `parameter` is the
-    distributional parameter (`sigma`) whose predictor the row belongs to, empty for the mean's.
+    distributional parameter (`sigma`) whose predictor the row belongs to, empty for the mean's. `lower`, `upper`: the user's
+    own bounds, which cut the distribution beside the parameter's range.
     """
 
     part: str
@@ -231,9 +261,28 @@ class PriorRow:
     distribution: Distribution
     source: str = "user"
     parameter: str = ""
+    lower: float = -np.inf
+    upper: float = np.inf
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the user gave bounds."""
+        return bool(self.lower > -np.inf or self.upper < np.inf)
+
+    def __str__(self) -> str:
+        sides = (("lower", self.lower), ("upper", self.upper))
+        return ", ".join([str(self.distribution), *(f"{side}={value:.15g}" for side, value in sides if np.isfinite(value))])
 
 
-def prior(distribution: Any, *, part: str, term: str | None = None, group: str | None = None) -> PriorRow:
+def prior(
+    distribution: Any,
+    *,
+    part: str,
+    term: str | None = None,
+    group: str | None = None,
+    lower: float | None = None,
+    upper: float | None = None,
+) -> PriorRow:
     """Return one prior row, to be laid over the defaults by `priors=`.
 
     Parameters
@@ -242,7 +291,9 @@ def prior(distribution: Any, *, part: str, term: str | None = None, group: str |
         In brms's spelling, `"student_t(3, 0, 2.5)"`, or a `bambi.Prior`. It is cut to the parameter's range, so that
         `"normal(0, 1)"` on a standard deviation is a half-normal. Known: `normal(mu, sigma)`, `student_t(nu, mu, sigma)`,
         `cauchy(mu, sigma)`, `logistic(mu, sigma)`, `exponential(rate)`, `gamma(shape, rate)`, `inv_gamma(shape, scale)`,
-        `lognormal(mu, sigma)`, `beta(alpha, beta)`, `uniform(lower, upper)`, `lkj(eta)`, `flat()`, `constant(value)`.
+        `lognormal(mu, sigma)`, `beta(alpha, beta)`, `uniform(lower, upper)`, `lkj(eta)`, `flat()`, `constant(value)`; and, of all
+        coefficients but the intercept together, brms's `horseshoe(df=1, scale_global=1, df_global=1, scale_slab=2, df_slab=4,
+        par_ratio=..., autoscale=TRUE)` and `R2D2(mean_R2=0.5, prec_R2=2, cons_D2=0.5, autoscale=TRUE)`.
     part
         `"intercept"` (of the centred design, as in brms), `"fixed"`, `"sd"`, `"cor"` or `"aux"`.
     term
@@ -250,28 +301,68 @@ def prior(distribution: Any, *, part: str, term: str | None = None, group: str |
         the intercept as it is printed, at predictors of zero, in place of the centred one.
     group
         Grouping factor, for `sd` and `cor`; default: all.
+    lower, upper
+        Bounds of the parameter, on its own scale (default: none but its range); the prior is cut to them and normalised. They
+        are brms's `lb` and `ub`.
 
     Raises
     ------
     PriorError
-        If the text is no distribution, an argument is out of range, or the part is unknown.
+        If the text is no distribution, an argument is out of range, the part is unknown, or bounds are given where they mean
+        nothing: for correlations, a constant, `horseshoe` and `R2D2`.
 
     Examples
     --------
     >>> prior("student_t(3, 0, 2.5)", part="fixed", term="Days").distribution.args
     (3.0, 0.0, 2.5)
+    >>> print(prior("normal(0, 1)", part="fixed", term="Days", lower=0))
+    normal(0, 1), lower=0
     """
     if part not in PARTS:
         raise PriorError(f"a prior has no part '{part}'{suggest(str(part), PARTS)}")
-    parsed = parse_distribution(distribution) if isinstance(distribution, str) else _from_bambi(distribution)
+    low, high = _bound("lower", lower, -np.inf), _bound("upper", upper, np.inf)
+    if isinstance(distribution, str):
+        parsed = parse_distribution(distribution)
+    else:
+        parsed, theirs = _from_bambi(distribution)
+        low, high = max(low, theirs[0]), min(high, theirs[1])
     if (part == "cor") != (parsed.name == "lkj"):
         needed = "correlations take lkj(eta)" if part == "cor" else "lkj(eta) is for part='cor'"
         raise PriorError(f"{parsed} cannot be a prior of part '{part}': {needed}")
-    return PriorRow(part=part, group=group or "", term=term or "", distribution=parsed)
+    if parsed.kind.joint and (part != "fixed" or term):
+        raise PriorError(f"{parsed.name}() is a prior of all coefficients together: give it with part='fixed' and without a term")
+    return _within(PriorRow(part=part, group=group or "", term=term or "", distribution=parsed), low, high)
+
+
+def _bound(side: str, value: float | None, default: float) -> float:
+    """Return a bound as a number, its default where there is none."""
+    if value is None:
+        return default
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if np.isnan(number):
+        raise PriorError(f"{side} must be a number, not {value!r}")
+    return number
+
+
+def _within(row: PriorRow, lower: float, upper: float) -> PriorRow:
+    """Return a row with bounds; a `flat()` between two of them is uniform."""
+    if lower == -np.inf and upper == np.inf:
+        return row
+    kind = row.distribution.kind
+    if kind.name in ("lkj", "constant") or kind.joint:
+        raise PriorError(f"{row.distribution} takes no bounds: lower and upper are for the prior of a single number")
+    if not lower < upper:
+        raise PriorError(f"lower ({lower:g}) must be below upper ({upper:g})")
+    flat = kind.name == "flat" and np.isfinite(lower) and np.isfinite(upper)
+    distribution = Distribution(name="uniform", args=(lower, upper)) if flat else row.distribution
+    return replace(row, distribution=distribution, lower=lower, upper=upper)
 
 
 def parse_distribution(text: str) -> Distribution:
-    """Read a distribution in brms's spelling, as `normal(0, 2.5)`.
+    """Read a distribution in brms's spelling, as `normal(0, 2.5)`; arguments may be named, `horseshoe(1, par_ratio=0.1)`.
 
     Raises
     ------
@@ -282,15 +373,39 @@ def parse_distribution(text: str) -> Distribution:
     if match is None:
         raise PriorError(f"cannot read the prior {text!r}; write it as 'normal(0, 2.5)'")
     name, inside = match.groups()
-    if name in _LATER:
-        raise PriorError(f"the {name}() prior is not available yet; use normal(0, s) or student_t(nu, 0, s)")
     if name not in DISTRIBUTIONS:
         raise PriorError(f"unknown prior distribution '{name}'{suggest(name, list(DISTRIBUTIONS))}")
-    pieces = [piece.strip() for piece in inside.split(",")] if inside.strip() else []
-    return _checked(Distribution(name=name, args=tuple(_number(piece, text) for piece in pieces)))
+    return _checked(Distribution(name=name, args=_arguments(DISTRIBUTIONS[name], inside, text)))
+
+
+def _arguments(kind: DistributionKind, inside: str, text: str) -> tuple[float, ...]:
+    """Return the arguments in the kind's order: the first by position, others by name, the rest by default."""
+    given: dict[str, float] = {}
+    positional: list[float] = []
+    for piece in inside.split(",") if inside.strip() else []:
+        name, equals, value = (part.strip() for part in piece.rpartition("="))
+        if not equals:
+            if given:
+                raise PriorError(f"in the prior {text!r} arguments without a name come first")
+            positional.append(_number(value, text))
+        elif name not in kind.arguments:
+            raise PriorError(f"{kind.name}() has no argument '{name}'{suggest(name, kind.arguments)}")
+        elif name in given or name in kind.arguments[: len(positional)]:
+            raise PriorError(f"the argument '{name}' stands twice in the prior {text!r}")
+        else:
+            given[name] = _number(value, text)
+    if len(positional) > len(kind.arguments):
+        return tuple(positional)
+    known = dict(zip(kind.arguments, kind.defaults, strict=False)) | dict(zip(kind.arguments, positional, strict=False)) | given
+    return tuple(known[name] for name in kind.arguments if name in known)
+
+
+_LOGICAL = MappingProxyType({"TRUE": 1.0, "FALSE": 0.0, "True": 1.0, "False": 0.0})
 
 
 def _number(piece: str, text: str) -> float:
+    if piece in _LOGICAL:
+        return _LOGICAL[piece]
     try:
         return float(piece)
     except ValueError:
@@ -307,22 +422,41 @@ def _checked(distribution: Distribution) -> Distribution:
             raise PriorError(f"{name} of {distribution} must be finite")
         if name in kind.positive and value <= 0:
             raise PriorError(f"{name} of {distribution} must be above 0, not {value:g}")
+        if name == "mean_R2" and value >= 1.0:
+            raise PriorError(f"mean_R2 of {distribution} must lie between 0 and 1, not {value:g}")
+        if name == "par_ratio" and value < 0.0:
+            raise PriorError(f"par_ratio of {distribution} must be above 0, not {value:g}")
     if kind.name == "uniform" and distribution.args[0] >= distribution.args[1]:
         raise PriorError(f"lower must be below upper in {distribution}")
     return distribution
 
 
-def _from_bambi(given: Any) -> Distribution:
-    """Read a `bambi.Prior` (an object with `name` and `args`)."""
+def _from_bambi(given: Any) -> tuple[Distribution, tuple[float, float]]:
+    """Read a `bambi.Prior` (an object with `name` and `args`): the distribution, and the bounds that a folded or truncated one has."""
     name, args = getattr(given, "name", None), getattr(given, "args", None)
-    if name is None or args is None:
+    if not isinstance(name, str) or not isinstance(args, Mapping):
         raise PriorError(f"a prior is a text as 'normal(0, 2.5)' or a bambi.Prior, not {type(given).__name__}")
+    limits = (-np.inf, np.inf)
+    if name == "TruncatedNormal":
+        args = dict(args)
+        limits = _bound("lower", args.pop("lower", None), -np.inf), _bound("upper", args.pop("upper", None), np.inf)
+        name = "Normal"
     for kind in DISTRIBUTIONS.values():
         for their_name, their_arguments in kind.bambi:
             if name == their_name and set(args) == set(their_arguments):
-                values = [float(args[argument]) for argument in their_arguments]
-                return _checked(Distribution(name=kind.name, args=_with_zero_location(kind, values)))
-    raise PriorError(f"bambi.Prior({name!r}, {', '.join(args)}) has no counterpart here; write it as text, as 'normal(0, 2.5)'")
+                values = [_single(name, argument, args[argument]) for argument in their_arguments]
+                folded = name.startswith("Half")
+                return _checked(Distribution(name=kind.name, args=_with_zero_location(kind, values))), (0.0, np.inf) if folded else limits
+    known = ", ".join(f"{their}({', '.join(names)})" for kind in DISTRIBUTIONS.values() for their, names in kind.bambi)
+    raise PriorError(f"bambi.Prior({name!r}, {', '.join(args)}) has no counterpart here; there are: {known}")
+
+
+def _single(name: str, argument: str, value: Any) -> float:
+    """Return one argument of a `bambi.Prior` as a number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise PriorError(f"{argument} of bambi.Prior({name!r}) must be one number here, not {type(value).__name__}") from None
 
 
 def _with_zero_location(kind: DistributionKind, values: list[float]) -> tuple[float, ...]:
@@ -334,14 +468,13 @@ def _with_zero_location(kind: DistributionKind, values: list[float]) -> tuple[fl
 
 
 def bounds(row: PriorRow, family: Family) -> tuple[float, float]:
-    """Return the range of the parameter that a row is about, which cuts the prior."""
+    """Return the range of the parameter that a row is about, within the user's bounds; it cuts the prior."""
+    lower, upper = -np.inf, np.inf
     if row.part == "sd":
-        return 0.0, np.inf
+        lower = 0.0
     if row.part == "aux":
-        for parameter in family.parameters:
-            if parameter.name == row.term:
-                return parameter.lower, parameter.upper
-    return -np.inf, np.inf
+        lower, upper = next(((one.lower, one.upper) for one in family.parameters if one.name == row.term), (lower, upper))
+    return max(lower, row.lower), min(upper, row.upper)
 
 
 def log_density(distribution: Distribution, x: Array, lower: float = -np.inf, upper: float = np.inf) -> Array:
@@ -364,15 +497,21 @@ def log_density(distribution: Distribution, x: Array, lower: float = -np.inf, up
     if frozen_by is None:
         raise PriorError(f"{distribution} has no density on the line")
     frozen = frozen_by(*distribution.args)
-    mass = frozen.cdf(upper) - frozen.cdf(lower)
-    return np.where(inside, frozen.logpdf(x) - np.log(mass), -np.inf)
+    return np.where(inside, frozen.logpdf(x) - np.log(_mass(frozen, lower, upper)), -np.inf)
+
+
+def _mass(frozen: Any, lower: float, upper: float) -> float:
+    """Return the probability between two bounds, from the tail that they lie in."""
+    if lower > float(frozen.median()):
+        return float(frozen.sf(lower) - frozen.sf(upper))
+    return float(frozen.cdf(upper) - frozen.cdf(lower))
 
 
 def priors_table(rows: Iterable[PriorRow]) -> pd.DataFrame:
-    """Return rows as a frame `part, group, term, prior, source`."""
+    """Return rows as a frame `part, group, term, prior, source`; bounds stand behind the prior, `normal(0, 1), lower=0`."""
     import pandas as pd
 
-    records = [(row.part, row.group, row.term, str(row.distribution), row.source) for row in rows]
+    records = [(row.part, row.group, row.term, str(row), row.source) for row in rows]
     return pd.DataFrame(records, columns=["part", "group", "term", "prior", "source"])
 
 
@@ -409,8 +548,14 @@ def default_rows(design: Design, family: Family, link: Link, style: str = "weak"
         if parameter.name in design.parameters:
             rows += _predictor_rows(*design.parameters[parameter.name], _parameter_scales(parameter, scales), parameter.name)
         else:
-            rows.append(PriorRow(part="aux", term=parameter.name, distribution=_aux_default(parameter, scales), source="default"))
+            known = design.known_errors and parameter.name == family.scale
+            distribution = _KNOWN_SCALE if known else _aux_default(parameter, scales)
+            rows.append(PriorRow(part="aux", term=parameter.name, distribution=distribution, source="default"))
     return tuple(sorted(rows, key=lambda row: PARTS.index(row.part)))
+
+
+_KNOWN_SCALE = Distribution(name="constant", args=(1.0,))
+"""Of sigma where each row's standard error is known: it is in units of these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -418,7 +563,8 @@ class _Scales:
     """What default priors are made of: location and scales of the response, and which style.
 
     `location`, `scale`: of the response on the link's scale; `slope`: of a coefficient of a predictor with sd 1;
-    `raw`: the same where nothing is centred; `sigma`: of the residual; `intercept`: an intercept's prior, if not student_t;
+    `raw`: the same where nothing is centred; `sigma`: of the residual, `log_sigma` of the intercept of its own predictor;
+    `deviation`: of random effects' standard deviations; `intercept`: an intercept's prior, if not student_t;
     `centred`: whether predictors are centred for all that there is no intercept, thresholds being in its place.
     """
 
@@ -427,7 +573,9 @@ class _Scales:
     slope: float
     raw: float
     sigma: float
+    deviation: float
     weak: bool
+    log_sigma: float = 2.5
     intercept: str = ""
     centred: bool = False
 
@@ -446,10 +594,23 @@ def _scales(design: Design, link: Link, family: Family, *, weak: bool) -> _Scale
         location = _round(float(np.median(linked)), 1) - float(np.mean(design.offset))
         scale = max(2.5, _round(_mad(linked), 1))
     if not weak:
-        return _Scales(location=location, scale=scale, slope=np.inf, raw=np.inf, sigma=scale, weak=False)
+        moved = np.where(design.y == 0, 0.1, design.y)
+        on_log = _round(_mad(np.log(moved)), 1) if np.all(moved > 0.0) else 0.0
+        return _Scales(
+            location=location,
+            scale=scale,
+            slope=np.inf,
+            raw=np.inf,
+            sigma=max(2.5, _round(_mad(response), 1)),
+            deviation=scale,
+            weak=False,
+            log_sigma=max(2.5, on_log),
+        )
     spread = _spread(response - (design.offset if link.name == "identity" else 0.0))
     raw = max(2.5, float(np.sqrt(np.mean(linked**2)))) if link.name in _DATA_SCALED and not family.needs_trials else 2.5
-    return _Scales(location=location, scale=scale, slope=2.5, raw=raw, sigma=_significant(_weighted(spread, design)), weak=True)
+    return _Scales(
+        location=location, scale=scale, slope=2.5, raw=raw, sigma=_significant(_weighted(spread, design)), deviation=scale, weak=True
+    )
 
 
 def _weighted(spread: float, design: Design) -> float:
@@ -468,6 +629,7 @@ def _identity_scales(design: Design, response: Array) -> _Scales:
         slope=2.5 * spread,
         raw=raw,
         sigma=_significant(_weighted(spread, design)),
+        deviation=_significant(spread),
         weak=True,
     )
 
@@ -478,7 +640,14 @@ def _parameter_scales(parameter: Parameter, scales: _Scales) -> _Scales:
     slope = 1.0 if scales.weak else np.inf
     raw = max(2.5, abs(location)) if scales.weak else np.inf
     return replace(
-        scales, location=_significant(location), scale=2.5, slope=slope, raw=raw, intercept=parameter.predicted_prior, centred=False
+        scales,
+        location=_significant(location),
+        scale=2.5 if parameter.prior else scales.log_sigma,
+        slope=slope,
+        raw=raw,
+        deviation=2.5 if scales.weak else scales.deviation,
+        intercept=parameter.predicted_prior,
+        centred=False,
     )
 
 
@@ -551,7 +720,9 @@ def _block_rows(block: RandomBlock, blocks: Sequence[RandomBlock], scales: _Scal
     rows = []
     for c, effect in enumerate(terms):
         size = 1.0 if structure.hom or not scales.weak else _effect_size(block.values[:, c])
-        distribution = Distribution(name="student_t", args=(3.0, 0.0, _significant(scales.scale / size) if scales.weak else scales.scale))
+        distribution = Distribution(
+            name="student_t", args=(3.0, 0.0, _significant(scales.deviation / size) if scales.weak else scales.deviation)
+        )
         term = _named(parameter, effect)
         rows.append(PriorRow(part="sd", group=block.group, term=term, distribution=distribution, source="default", parameter=parameter))
     if structure.correlated and block.n_effects > 1:
@@ -598,6 +769,7 @@ def overlay(defaults: Sequence[PriorRow], user_rows: Sequence[PriorRow], design:
     for row in result:
         if row.source != "default":
             _check_range(row, family)
+    _check_joint(result)
     return result
 
 
@@ -626,7 +798,18 @@ def _overlaid(row: PriorRow, user_rows: Sequence[PriorRow]) -> PriorRow:
     if not matching:
         return row
     best = max(enumerate(matching), key=lambda pair: (bool(pair[1].term) + bool(pair[1].group), pair[0]))[1]
-    return replace(row, distribution=best.distribution, source=best.source)
+    return replace(row, distribution=best.distribution, source=best.source, lower=best.lower, upper=best.upper)
+
+
+def _check_joint(rows: Sequence[PriorRow]) -> None:
+    """Refuse a prior of a single coefficient beside one of all coefficients together."""
+    own = [row for row in rows if row.part == "fixed" and not row.parameter and row.term != INTERCEPT]
+    joint = next((row for row in own if row.distribution.kind.joint), None)
+    other = next((row for row in own if joint is not None and row.distribution != joint.distribution), None)
+    if joint is not None and other is not None:
+        raise PriorError(
+            f"{joint.distribution.name}() is a prior of all coefficients together; '{other.term}' cannot have its own, {other.distribution}"
+        )
 
 
 def _check_target(given: PriorRow, rows: Sequence[PriorRow]) -> None:
@@ -649,6 +832,10 @@ def _check_range(row: PriorRow, family: Family) -> None:
     """Refuse a prior with no mass in the parameter's range."""
     lower, upper = bounds(row, family)
     name = f"{row.part} {row.term}".strip()
+    if row.bounded and row.part == "aux" and family.of_levels is not None:
+        raise PriorError(f"thresholds take no bounds, as they bound each other ({name})")
+    if not lower < upper:
+        raise PriorError(f"{row} leaves nothing of the range of {name}")
     if row.distribution.name == "constant":
         value = row.distribution.args[0]
         if not lower <= value <= upper:
@@ -657,6 +844,5 @@ def _check_range(row: PriorRow, family: Family) -> None:
     frozen_by = row.distribution.kind.scipy
     if frozen_by is None or (np.isinf(lower) and np.isinf(upper)):
         return
-    frozen = frozen_by(*row.distribution.args)
-    if frozen.cdf(upper) - frozen.cdf(lower) < 1e-12:
+    if _mass(frozen_by(*row.distribution.args), lower, upper) < 1e-12:
         raise PriorError(f"{row.distribution} has no mass in the range of {name} ({lower:g} to {upper:g})")

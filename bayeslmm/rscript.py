@@ -100,7 +100,7 @@ def _refuse(peer: str, what: str) -> FitError:
 def _check_common(model: Described, peer: str) -> None:
     design = model.design
     for what, used, column in (
-        ("weights", design.has_weights, design.encoder.weights or _response_weights(model)),
+        ("weights", design.has_weights and not design.known_errors, design.encoder.weights or _response_weights(model)),
         ("offset", design.encoder.array_offset, None),
     ):
         if used and column is None:
@@ -260,6 +260,8 @@ def _check_lme4(model: Described) -> None:
         raise _refuse("lme4", f"it has no formula for {', '.join(design.parameters)}")
     if model.mean.series is not None:
         raise _refuse("lme4", f"it has no correlated residuals, {model.mean.series.text}")
+    if design.known_errors:
+        raise _refuse("lme4", "it estimates the residual variance, and known standard errors leave none")
     if not design.blocks:
         raise _refuse("lme4", "it needs a random effect; R's own lm and glm fit models without one")
     if model.link.name not in _ALONE.get(family.r_lme4, _MAKE_LINK):
@@ -341,7 +343,7 @@ def _check_brms(model: Described) -> None:
         raise _refuse("brms", f"it has no family '{family.name}'")
     if design.fixed.dropped:
         raise _refuse("brms", f"it keeps columns that are combinations of others ({', '.join(design.fixed.dropped)}); leave them out")
-    if model.dialect == "lme4" and design.has_weights and family.scale is not None:
+    if model.dialect == "lme4" and design.has_weights and not design.known_errors and family.scale is not None:
         raise _refuse("brms", "its weights are powers of the likelihood; those of the dialect 'lme4' divide the residual variance")
     if family.needs_trials and design.trials is None and design.response_levels is not None:
         raise _refuse("brms", "its binomial family takes counts; use family='bernoulli' for a factor")
@@ -391,7 +393,9 @@ def _brms_response(model: Described) -> str:
         additions.append(f"trials({first} + {rest[0]})")
     elif model.family.needs_trials:
         additions.append(f"trials({rest[0] if rest else 1})")
-    if model.design.has_weights:
+    if response.se is not None:
+        additions.append(f"se({deparse(response.se)})")
+    elif model.design.has_weights:
         additions.append(f"weights({_weights(model)})")
     return f"{first} | {' + '.join(additions)}" if additions else first
 
@@ -401,8 +405,36 @@ def _named(parameter: str, term: str) -> str:
 
 
 def _priors(model: Described) -> Iterator[str]:
-    rows = list(dict.fromkeys(text for row in model.prior_rows if (text := _prior(row))))
-    yield from _call("priors <- c", rows)
+    known = model.family.scale if model.design.known_errors else None
+    stated = [row for row in model.prior_rows if known is None or (row.part, row.term) != ("aux", known)]
+    rows = list(dict.fromkeys(text for row in stated if (text := _prior(row))))
+    yield from _call("priors <- c", [*_class_bounds(model), *rows])
+
+
+def _class_bounds(model: Described) -> list[str]:
+    """Return the rows of whole classes that brms needs for the bounds of coefficients, which hold for all of a predictor there."""
+    found = {}
+    for parameter in ("", *model.design.parameters):
+        bounds = {(row.lower, row.upper) for row in model.prior_rows if (row.part, row.parameter) == ("fixed", parameter)}
+        if len(bounds) > 1:
+            raise _refuse("brms", "bounds there are of all coefficients together, not of a single one")
+        found[parameter] = _limits(*bounds.pop()) if bounds else {}
+    if any(row.part == "sd" and row.bounded for row in model.prior_rows):
+        raise _refuse("brms", "standard deviations there have no bounds but zero")
+    return [
+        _prior_call('""', {"class": "b"} | ({"dpar": parameter} if parameter else {}), limits)
+        for parameter, limits in found.items()
+        if limits
+    ]
+
+
+def _limits(lower: float, upper: float) -> dict[str, str]:
+    return {name: f"{value:.15g}" for name, value in (("lb", lower), ("ub", upper)) if abs(value) != float("inf")}
+
+
+def _prior_call(shown: str, given: Mapping[str, str], limits: Mapping[str, str]) -> str:
+    named = [*(f"{key} = {_text(value)}" for key, value in given.items()), *(f"{key} = {value}" for key, value in limits.items())]
+    return f"prior({', '.join([shown, *named])})"
 
 
 def _prior(row: PriorRow) -> str:
@@ -411,15 +443,15 @@ def _prior(row: PriorRow) -> str:
         return ""
     term = row.term.removeprefix(f"{row.parameter}_") if row.parameter else row.term
     name, _, position = (_PARTS[row.part] or row.term).removesuffix("]").partition("[")
-    given = {"coef": position} if position else {}
-    if row.part in ("fixed", "sd") and term:
+    given = {"class": name} | ({"coef": position} if position else {})
+    if row.part in ("fixed", "sd") and term and not row.distribution.kind.joint:
         given["coef"] = _brms_name(term)
     if row.group:
         given["group"] = row.group
     if row.parameter:
         given["dpar"] = row.parameter
     shown = '""' if row.distribution.name == "flat" else str(row.distribution)
-    return f"prior({shown}, {', '.join([f'class = {_text(name)}', *(f'{key} = {_text(value)}' for key, value in given.items())])})"
+    return _prior_call(shown, given, _limits(row.lower, row.upper) if row.part in ("intercept", "aux") else {})
 
 
 _PARTS: Mapping[str, str] = MappingProxyType({"intercept": "Intercept", "fixed": "b", "sd": "sd", "cor": "cor", "aux": ""})

@@ -47,7 +47,6 @@ _LIMITS: tuple[tuple[str, Callable[[Model], bool]], ...] = (
     ("the response is not Gaussian with identity link", lambda model: (model.family.name, model.link.name) != ("gaussian", "identity")),
     ("a further parameter has a predictor of its own", lambda model: bool(model.design.parameters)),
     ("residuals are correlated", lambda model: model.design.series is not None),
-    ("the covariance among levels is given", lambda model: any(block.known is not None for block in model.design.blocks)),
     ("the model has no random effects", lambda model: not model.design.blocks),
 )
 """What the sampler cannot do: the reason, and whether a model has it."""
@@ -82,69 +81,31 @@ def approximate(density: Density, evaluate: Evaluator) -> Approximation:
 
 def sample_collapsed(model: Model, names: Sequence[str], settings: Settings) -> Any:
     """NUTS (nutpie) on the density without random effects, which are drawn afterwards: no compilation for each model."""
-    import nutpie
     import xarray as xr
     from threadpoolctl import threadpool_limits
 
     from bayeslmm.bayes.collapsed_density import density_of, evaluator
+    from bayeslmm.bayes.nuts import nuts
 
-    density = density_of(model)
+    density = density_of(model, marginal=True)
     with threadpool_limits(limits=1, user_api="blas"):  # chains are what runs side by side; sums in one order, whatever the cores
         approximation = approximate(density, evaluator(density))
-        raw = nutpie.sample(
-            _compiled(density, approximation),
-            draws=settings.draws,
-            tune=settings.tune,
-            chains=settings.chains,
-            cores=settings.cores,
-            seed=settings.seed,
-            save_warmup=False,
-            progress_bar=settings.progressbar,
-            target_accept=settings.target_accept,
-        )
+        raw = nuts(_compiled(density, approximation), settings)
         t = raw["posterior"]["t"].transpose("chain", "draw", "parameter").values
         posterior = _posterior(density, approximation.mode + t @ approximation.root.T, names, settings)
     return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": raw["sample_stats"].to_dataset()})
 
 
 def _compiled(density: Density, approximation: Approximation) -> Any:
-    """Return nutpie's model of the density of t, u = mode + root t: without Python in it where all of it is one kernel."""
+    """Return nutpie's model of the density of t, u = mode + root t, without Python in it."""
+    from bayeslmm.bayes.collapsed_native import compiled
+
     mode, root, dim = approximation.mode, approximation.root, density.dim
 
     def initial(seed: int) -> Array:
         return np.random.default_rng(seed).standard_normal(dim)
 
-    if density.system.q == 0 and not density.stretched:
-        from bayeslmm.bayes.collapsed_native import compiled
-
-        return compiled(density, mode, root, initial)
-    from nutpie.compiled_pyfunc import from_pyfunc
-
-    from bayeslmm.bayes.collapsed_density import evaluator
-
-    def make_density() -> Evaluator:
-        evaluate = evaluator(density)
-
-        def whitened(t: Array) -> tuple[float, Array]:
-            value, grad = evaluate(mode + root @ t)
-            return value, root.T @ grad
-
-        return whitened
-
-    def make_expand(*seeds: int) -> Callable[[Array], dict[str, Array]]:
-        return lambda t: {"t": t}
-
-    return from_pyfunc(
-        dim,
-        make_density,
-        make_expand,
-        [np.dtype("float64")],
-        [(dim,)],
-        ["t"],
-        coords={"parameter": np.arange(dim)},
-        dims={"t": ("parameter",)},
-        make_initial_point_fn=initial,
-    )
+    return compiled(density, mode, root, initial)
 
 
 def _posterior(density: Density, u: Array, names: Sequence[str], settings: Settings) -> Any:

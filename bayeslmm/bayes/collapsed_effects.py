@@ -1,7 +1,8 @@
-"""From draws of the collapsed density's parameters to those of the model: values, and random effects drawn exactly given them.
+"""From draws of the collapsed density's parameters to those of the model: values, and what was integrated out, drawn exactly given them.
 
-Given Lambda, sigma and v = (-beta, 1), the effects b of a level have, given those of all later columns, the mean H V'z and the covariance
-sigma^2 H = sigma^2 G'G (notation of `pls`): one elimination and one back substitution with noise make a joint draw of all of them.
+One elimination gives the distribution of integrated coefficients given all others; with these drawn, v = (-beta, 1) is known. Given Lambda,
+sigma and v, the effects b of a level have, given those of all later columns, the mean H V'z and the covariance sigma^2 H = sigma^2 G'G
+(notation of `pls`): one back substitution with noise makes a joint draw of all of them.
 """
 
 from __future__ import annotations
@@ -11,13 +12,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
-from scipy.linalg import lapack
 
-from bayeslmm.bayes.collapsed_density import Plan, Space, given_factor, linear, pls, space_of, times_lambda, to_tail, to_values
-from bayeslmm.bayes.collapsed_priors import constrain
+from bayeslmm.bayes.collapsed_density import (
+    Plan,
+    Products,
+    Room,
+    Space,
+    back_solve,
+    pls,
+    products_of,
+    reduce,
+    room_of,
+    space_of,
+    to_values,
+    weigh,
+)
+from bayeslmm.linear import blas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from bayeslmm.bayes.collapsed_density import Density
 
@@ -28,7 +41,10 @@ type Array = np.ndarray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """S draws: values `x` (S, slots), correlation factors `C` (S, sum k^2), Lambda `lam` (S, size) and `v` (S, m + 1), as in `Plan`."""
+    """S draws: values `x` (S, slots), correlation factors `C` (S, sum k^2), Lambda `lam` (S, size) and `v` (S, m + 1), as in `Plan`.
+
+    Integrated coefficients stand at a fixed value until `effects` draws them.
+    """
 
     x: Array
     C: Array
@@ -40,10 +56,6 @@ def values_of(density: Density, u: Array) -> Values:
     """Return the values of draws u (S, d)."""
     space = space_of(density)
     x, C, lam, v = (np.empty((len(u), one.size)) for one in (space.x, space.C, space.lam, space.v))
-    C[...] = 0.0
-    for term in density.stretched:
-        shares = [constrain(one, 0.0, 1.0)[0] for one in u[:, term.at]]
-        C[:, term.matrix_at : term.matrix_at + term.k**2] = [given_factor(term, share)[0].ravel() for share in shares]
     _all_values(density.plan, np.ascontiguousarray(u), space, x, C, lam, v)
     return Values(x=x, C=C, lam=lam, v=v)
 
@@ -51,7 +63,6 @@ def values_of(density: Density, u: Array) -> Values:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _all_values(plan: Plan, u: Array, space: Space, x: Array, C: Array, lam: Array, v: Array) -> None:
     for s in range(u.shape[0]):
-        space.C[:] = C[s]
         to_values(plan, u[s], space)
         x[s] = space.x
         C[s] = space.C
@@ -94,19 +105,23 @@ def _own(density: Density, f: int) -> slice:
 def effects(density: Density, values: Values, rng: np.random.Generator, chunk: int = 200) -> tuple[Array, ...]:
     """Return, per factor, a draw (S, J, K) of the random effects given each draw of the parameters.
 
-    The noise is read from `rng` draw by draw, so that the result does not depend on `chunk`, the draws that are held at a time.
+    Integrated coefficients are drawn too, into `values`. The noise is read from `rng` draw by draw, so that the result does not depend on
+    `chunk`, the draws that are held at a time.
     """
-    system, plan = density.system, density.plan
+    system, plan, inner = density.system, density.plan, len(density.plan.inner)
     found = tuple(np.empty((len(values.x), J, k)) for J, k in zip(system.n_levels, system.widths, strict=True))
-    draw = _drawer(density)
+    products, space, room = products_of(density), space_of(density), room_of(density)
     for which in _chunks(len(values.x), chunk):
-        noise = rng.standard_normal((which.stop - which.start, system.n_columns))
-        deviation = values.x[which, -1] / plan.y_scale
-        z = draw(values.lam[which], values.v[which], noise * deviation[:, None])
+        noise = rng.standard_normal((which.stop - which.start, inner + system.n_columns))
+        noise[:, inner:] *= values.x[which, -1:] / plan.y_scale
+        z = np.empty((len(noise), system.n_columns + system.p + 1))
+        _draw(plan, products, values.x[which], values.lam[which], values.v[which], noise, space, room, z)
         for f, out in enumerate(found):
             first, k = system.first_col[f], system.widths[f]
             own = z[:, first : first + k * system.n_levels[f]].reshape(len(z), -1, k)
-            out[which] = -own * (plan.y_scale / plan.size[_own(density, f)])
+            b = -own * (plan.y_scale / plan.size[_own(density, f)])
+            root = density.roots[f]
+            out[which] = b if root is None else np.matmul(root, b)
     return found
 
 
@@ -115,54 +130,48 @@ def _chunks(n: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-def _drawer(density: Density) -> Callable[[Array, Array, Array], Array]:
-    """Return a function of Lambda (s, size), v (s, m + 1) and noise (s, columns) to z = -b (s, columns + m + 1), in units of y_scale."""
-    system = density.system
-    work = linear.workspace(system)
-    q, tail = system.q, slice(system.levels.first_tail, system.n_columns)
-    start = (system.levels, system.blocks, system.store, system.M, system.store_from)
-
-    def at_once(lam: Array, v: Array, noise: Array) -> Array:
-        z = np.empty((len(lam), system.n_columns + v.shape[1]))
-        _draw_sparse(system.levels, system.store, system.M, system.store_from, lam, v, noise, work.store, work.M, work.scratch, z)
-        return z
-
-    def by_parts(lam: Array, v: Array, noise: Array) -> Array:
-        z = np.empty((len(lam), system.n_columns + v.shape[1]))
-        b = np.empty((q, 1))
-        for s in range(len(lam)):
-            to_tail(*start, lam[s], work.store, work.M, work.scratch, work.S, work.B)
-            L, _ = lapack.dpotrf(work.S.T, lower=1, clean=0)
-            half = lapack.dtrtrs(L, work.B @ v[s], lower=1)[0] + noise[s, tail]
-            times_lambda(system.blocks, lam[s], lapack.dtrtrs(L, half, lower=1, trans=1)[0][:, None], b)
-            z[s, system.n_columns :] = v[s]
-            z[s, tail] = -b[:, 0]
-            draw_rows(system.levels, work.store, work.scratch, noise[s], z[s])
-        return z
-
-    return by_parts if q else at_once
+@njit(cache=True, nogil=True, error_model="numpy")
+def _draw(plan: Plan, products: Products, x: Array, lam: Array, v: Array, noise: Array, space: Space, room: Room, z: Array) -> None:
+    """Write draws of the integrated coefficients into x and v, and of z = -b, in units of y_scale; noise (S, i + columns)."""
+    inner, q, levels = plan.inner.size, room.tail.S.shape[0], products.levels
+    for s in range(lam.shape[0]):
+        reduce(products, lam[s], room)
+        if inner:
+            space.x[:], space.v[:] = x[s], v[s]
+            _draw_inner(plan, room.F, room.Fbar, noise[s], space)
+            x[s], v[s] = space.x, space.v
+        z[s, z.shape[1] - v.shape[1] :] = v[s]
+        if q:
+            _draw_tail(products.blocks, lam[s], v[s], noise[s, inner + levels.first_tail :], room, z[s, levels.first_tail :])
+        draw_rows(levels, room.store, room.scratch, noise[s, inner:], z[s])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _draw_sparse(
-    levels: pls.Levels,
-    base: Array,
-    base_M: Array,
-    store_from: int,
-    lam: Array,
-    v: Array,
-    noise: Array,
-    store: Array,
-    M: Array,
-    scratch: pls.Scratch,
-    z: Array,
-) -> None:
-    for s in range(lam.shape[0]):
-        store[store_from:] = base[store_from:]
-        M[:] = base_M
-        pls.eliminate(levels, lam[s], store, M, scratch)
-        z[s, z.shape[1] - v.shape[1] :] = v[s]
-        draw_rows(levels, store, scratch, noise[s], z[s])
+def _draw_inner(plan: Plan, F: Array, Fbar: Array, noise: Array, space: Space) -> None:
+    """Draw the integrated coefficients, from N(d, K^-1) about their centre, into x and v."""
+    weigh(plan, space, F, Fbar)
+    apart = noise[: plan.inner.size].copy()
+    back_solve(space.K, apart)
+    for a in range(plan.inner.size):
+        slot = plan.inner[a]
+        space.x[slot] = plan.centre[slot] + space.d[a] + apart[a]
+        for i in range(plan.G.shape[0]):
+            space.v[i] -= plan.G[i, slot] * apart[a]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _draw_tail(blocks: pls.Blocks, lam: Array, v: Array, noise: Array, room: Room, z: Array) -> None:
+    """Write a draw of -b of the q dense columns: b = Lambda (Z1 v + R^-1 noise); Z1 is in B and R in S."""
+    tail = room.tail
+    q = tail.S.shape[0]
+    u, b = noise[:q].copy().reshape((q, 1)), np.empty((1, q))
+    blas.solve_triangle(room.scratch.at, tail.S, False, u)
+    for a in range(q):
+        for c in range(v.size):
+            u[a, 0] += tail.B[a, c] * v[c]
+    pls.times_lambda(blocks, lam, u, b)
+    for a in range(q):
+        z[a] = -b[0, a]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
+from scipy.special import betaln
 
 from bayeslmm.priors import bounds
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from bayeslmm.families.base import Family
     from bayeslmm.priors import Distribution, PriorRow
 
-__all__ = ["FORMS", "Scalars", "constrain", "form", "scalars_of"]
+__all__ = ["FORMS", "Scalars", "constrain", "form", "lkj_constant", "scalars_of"]
 
 type Array = np.ndarray
 
@@ -138,6 +139,16 @@ def _mass(distribution: Distribution, lower: float, upper: float) -> float:
     assert make is not None
     frozen = make(*distribution.args)
     return float(frozen.cdf(upper) - frozen.cdf(lower))
+
+
+def lkj_constant(k: int, eta: float) -> float:
+    """Return the log of the integral of |C|^(eta - 1) over correlation matrices C (k, k).
+
+    Source: Lewandowski, Kurowicka and Joe (2009), J. Multivar. Anal. 100, equation 16.
+    """
+    j = np.arange(1, k)
+    half = eta + (k - j - 1) / 2.0
+    return float(np.sum((k - j) * ((2.0 * eta - 2.0 + k - j) * math.log(2.0) + betaln(half, half))))
 
 
 @njit(cache=True, error_model="numpy")

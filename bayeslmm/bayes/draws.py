@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeslmm.bayes.shrinkage import SHRINKAGE, shrinkage_row
 from bayeslmm.bayes.translate import Factor, factors
 from bayeslmm.errors import FitError, suggest
 from bayeslmm.families import LINKS
@@ -39,6 +40,8 @@ _CHUNK = 2_000_000
 def posterior_names(model: Model) -> list[str]:
     """Return the variables of the tree's `posterior`: coefficients, standard deviations, correlations, random effects, the rest."""
     names = ["b", *(f"b_{name}" for name in model.design.parameters)]
+    joint = shrinkage_row(model.prior_rows)
+    names += SHRINKAGE[joint.distribution.name].variables if joint is not None else []
     for factor in factors(model):
         names.append(f"sd_{factor.label}")
         names += [f"cor_{factor.label}"] if factor.correlated else []

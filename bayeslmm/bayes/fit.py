@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,15 @@ import pandas as pd
 
 from bayeslmm.bayes import draws as arrays
 from bayeslmm.bayes import summary as summaries
-from bayeslmm.bayes.checks import diagnose, quick_problem
-from bayeslmm.bayes.samplers import SAMPLERS, TARGET_ACCEPT, Settings, available_cores, sample, sampler_named, shows_progress
+from bayeslmm.bayes.attempts import draw
+from bayeslmm.bayes.checks import diagnose, fit_checks, quick_problem
+from bayeslmm.bayes.nuts import SECONDS
+from bayeslmm.bayes.propriety import refuse_improper
+from bayeslmm.bayes.samplers import SAMPLERS, TARGET_ACCEPT, Settings, available_cores, fallback_of, sampler_named, shows_progress
 from bayeslmm.bayes.translate import factors
 from bayeslmm.checks import model_checks
 from bayeslmm.design import weak_groups
-from bayeslmm.errors import BayesLmmError, ConvergenceWarning, DataWarning, FitError, PriorError
+from bayeslmm.errors import BayesLmmError, ConvergenceWarning, DataWarning, FitError
 from bayeslmm.fit import Diagnostics, Draws
 from bayeslmm.model import Model, as_model
 
@@ -49,7 +51,7 @@ class BayesFit:
         ArviZ `DataTree`: `posterior` holds `b` (dim `fixed`), `sd_<group>`, `cor_<group>`, `r_<group>`, `sigma`, ...;
         `sample_stats`, `observed_data` and `log_likelihood` (left out where rows x draws exceeds 5 million: `log_likelihood(fit)`).
     provenance
-        Sampler, sizes, seed, seconds.
+        Sampler, sizes, seed, seconds; `sampling_seconds`: the processor time of sampling, all chains together.
     """
 
     model: Model
@@ -81,7 +83,7 @@ class BayesFit:
 
     @cached_property
     def _diagnostics(self) -> Diagnostics:
-        return Diagnostics(checks=diagnose(self.tree).checks + model_checks(self))
+        return Diagnostics(checks=diagnose(self.tree, self.provenance.get("notes")).checks + fit_checks(self) + model_checks(self))
 
     # --- Estimates ------------------------------------------------------------------------------------------------------------
 
@@ -204,7 +206,11 @@ class BayesFit:
     # --- Words and tables -----------------------------------------------------------------------------------------------------
 
     def diagnose(self) -> Diagnostics:
-        """Return the sampler's checks (R-hat, effective sample sizes, divergences, tree depth, E-BFMI) and the model's."""
+        """Return the checks of the draws and the sampler, of the posterior (k-hat, conflict of prior and data), and the model's.
+
+        Of the draws: R-hat, bulk and tail effective sample size, Monte-Carlo standard errors; of the sampler: divergences, tree depth,
+        E-BFMI, whether it was interrupted.
+        """
         return self._diagnostics
 
     def summary(self) -> summaries.BayesSummary:
@@ -231,6 +237,18 @@ class BayesFit:
     def augment(self) -> pd.DataFrame:
         """Return the rows used of the data with `fitted`, `se_fit`, `lower`, `upper`, `fixed`, `resid`."""
         return summaries.augment(self)
+
+    def save(self, path: Any) -> None:
+        """Write the fit to one file, which `bayeslmm.load` reads: JSON, arrays and Zarr, with data, priors and all draws.
+
+        Raises
+        ------
+        PersistenceError
+            If the file cannot be written there; what was there is then as it was.
+        """
+        from bayeslmm.persistence import save
+
+        save(self, path)
 
     def __str__(self) -> str:
         return str(self.summary())
@@ -280,11 +298,11 @@ def brm(
     seed
         Same seed, same draws. Default: a fresh one, kept in `.provenance`.
     sampler
-        `"auto"`: `"collapsed"` where it applies, otherwise `"nutpie"`. `"collapsed"` integrates the random effects of a Gaussian linear
-        mixed model out, samples the other parameters and draws the effects afterwards: the same posterior in a fraction of the
-        time, with nothing to compile. On the model as PyMC: `"nutpie"`, `"pymc"`, `"numpyro"`, `"blackjax"`.
+        `"auto"`: the first of `"collapsed"`, `"direct"` and `"nutpie"` that can sample the model. `"collapsed"` integrates the random
+        effects of a Gaussian linear mixed model out and draws them afterwards; `"direct"` samples generalised ones on a density that is
+        compiled already: the same posterior in a fraction of the time. On the PyMC model: `"nutpie"`, `"pymc"`, `"numpyro"`, `"blackjax"`.
     target_accept
-        NUTS's target acceptance between 0 and 1; raise it against divergences. Default: 0.9.
+        NUTS's target acceptance between 0 and 1; raise it against divergences. Default: 0.9, and 0.8 for `"collapsed"`.
     progressbar
         Shown in a terminal only.
 
@@ -319,23 +337,26 @@ def brm(
         na=na,
         dialect=dialect,
     )
-    for sentence in weak_groups(ready.design, residual=ready.family.scale is not None):
+    for sentence in weak_groups(ready.design, residual=ready.family.scale is not None and not ready.design.known_errors):
         warnings.warn(DataWarning("weak_groups", f"{sentence}: its posterior rests on the prior"), stacklevel=2)
-    settings = _settings(chains, draws, tune, cores, seed, target_accept, progressbar, ready)
-    return sample_model(ready, sampler_named(sampler, ready), settings)
+    settings = _settings(chains, draws, tune, cores, seed, target_accept, progressbar)
+    chosen = sampler_named(sampler, ready)
+    if target_accept is None:
+        settings = replace(settings, target_accept=SAMPLERS[chosen].target_accept)
+    return sample_model(ready, chosen, replace(settings, fallback=fallback_of(chosen, ready) if sampler == "auto" else None))
 
 
 def _settings(
-    chains: int, draws: int, tune: int, cores: int | None, seed: int | None, target_accept: float | None, progressbar: bool, model: Model
+    chains: int, draws: int, tune: int, cores: int | None, seed: int | None, target_accept: float | None, progressbar: bool
 ) -> Settings:
     """Check the options of the sampling, and warn where they make a posterior that cannot be judged."""
-    for name, value, least in (("chains", chains, 1), ("draws", draws, 1), ("tune", tune, 0), ("cores", 1 if cores is None else cores, 1)):
+    for name, value, least in (("chains", chains, 1), ("draws", draws, 1), ("tune", tune, 1), ("cores", 1 if cores is None else cores, 1)):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
             raise FitError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if target_accept is not None and not 0 < target_accept < 1:
+    if target_accept is not None and not (isinstance(target_accept, (float, np.floating)) and 0 < target_accept < 1):
         raise FitError(f"target_accept must lie between 0 and 1, not {target_accept!r}")
-    if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0):
-        raise FitError(f"seed must be a whole number of at least 0, not {seed!r}")
+    if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63):
+        raise FitError(f"seed must be a whole number of at least 0 and below 2^63, not {seed!r}")
     if chains == 1:
         warnings.warn(ConvergenceWarning("one_chain", "one chain cannot show whether chains agree; use four"), stacklevel=3)
     if chains * draws < 400:
@@ -349,57 +370,34 @@ def _settings(
         seed=chosen,
         target_accept=TARGET_ACCEPT if target_accept is None else float(target_accept),
         progressbar=shows_progress(progressbar),
-        key=_key(model),
+        retry=target_accept is None,
     )
-
-
-def _key(model: Model) -> str:
-    """Return a digest of all that the density depends on: data, priors, family, names."""
-    design = model.design
-    digest = hashlib.sha256(repr((model.family.name, model.link.name, model.dialect, model.prior_rows, design.has_weights)).encode())
-    predictors = [(design.fixed, design.blocks), *design.parameters.values()]
-    for fixed, blocks in predictors:
-        digest.update(repr((fixed.names, [(b.name, b.group, b.levels, b.effects, b.structure, b.term.options) for b in blocks])).encode())
-        roots = (block.known.root for block in blocks if block.known is not None)
-        for array in (fixed.X, *(part for block in blocks for part in (block.index, block.values)), *roots):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    series = () if design.series is None else (design.series.previous, design.series.gap)
-    for response in (design.y, design.trials, design.weights, design.offset, *series):
-        digest.update(b"none" if response is None else np.ascontiguousarray(response).tobytes())
-    return digest.hexdigest()
 
 
 def sample_model(model: Model, sampler: str, settings: Settings) -> BayesFit:
     """Sample a model's posterior with checked settings and return the fit."""
-    _refuse_improper(model)
+    refuse_improper(model)
     started = time.perf_counter()
     names = arrays.posterior_names(model)
-    raw = sample(sampler, model, names, settings)
+    sampled = draw(sampler, model, names, settings)
+    made = sampled.settings
     provenance = {
-        "sampler": sampler,
-        "chains": settings.chains,
-        "draws": settings.draws,
-        "tune": settings.tune,
+        "sampler": sampled.sampler,
+        "chains": made.chains,
+        "draws": made.draws,
+        "tune": made.tune,
         "seed": settings.seed,
-        "target_accept": settings.target_accept,
+        "target_accept": made.target_accept,
         "seconds": time.perf_counter() - started,
-        "versions": _versions(("bayeslmm", "pymc", SAMPLERS[sampler].package, "arviz", "numpy")),
+        "sampling_seconds": sampled.raw["sample_stats"].attrs.get(SECONDS),
+        "versions": _versions(("bayeslmm", "pymc", SAMPLERS[sampled.sampler].package, "arviz", "numpy")),
+        "notes": sampled.notes,
     }
-    fit = BayesFit(model=model, tree=_tree(model, raw, names), provenance=MappingProxyType(provenance))
-    problem = quick_problem(fit.tree)
+    fit = BayesFit(model=model, tree=_tree(model, sampled.raw, names), provenance=MappingProxyType(provenance))
+    problem = quick_problem(fit.tree, sampled.notes)
     if problem is not None:
         warnings.warn(ConvergenceWarning(*problem), stacklevel=3)
     return fit
-
-
-def _refuse_improper(model: Model) -> None:
-    """Refuse a flat prior on a standard deviation of one or two levels' random effects: its posterior is no distribution."""
-    levels = {block.group: block.n_levels for block in model.design.blocks}
-    for row in model.prior_rows:
-        if row.part == "sd" and not row.distribution.proper and levels.get(row.group, 3) < 3:
-            raise PriorError(
-                f"flat() on sd {row.term} of '{row.group}' with {levels[row.group]} levels has no proper posterior; give it a proper prior"
-            )
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

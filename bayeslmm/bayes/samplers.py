@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm.bayes.collapsed import limit, sample_collapsed
+from bayeslmm.bayes.direct import limit as direct_limit
+from bayeslmm.bayes.direct import sample_direct
+from bayeslmm.bayes.nuts import SECONDS, cpu_seconds, heard_interrupt, nuts
+from bayeslmm.bayes.shared_data import named_as, refilled, separated
 from bayeslmm.bayes.translate import translate
 from bayeslmm.errors import FitError, suggest
 
@@ -30,7 +34,8 @@ __all__ = ["SAMPLERS", "TARGET_ACCEPT", "Sampler", "Settings", "sample", "sample
 class Settings:
     """How to sample: sizes, seed, cores, the target acceptance, whether a progress bar is wanted.
 
-    `key` names the model's content: models of equal key share one compiled density in this process.
+    `retry`: whether divergences may be met by a second attempt with a higher target acceptance; `fallback`: the sampler to take where the
+    first fails.
     """
 
     chains: int
@@ -40,22 +45,28 @@ class Settings:
     seed: int
     target_accept: float
     progressbar: bool
-    key: str
+    retry: bool = False
+    fallback: str | None = None
 
 
 type PymcSampler = Callable[[Any, Sequence[str], Settings], Any]
+
+
+TARGET_ACCEPT = 0.9
+"""Above the samplers' own 0.8: the posteriors of standard deviations near zero are narrow there. Without random effects they are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
     """A sampler: `run`, a function of (model, names of the variables to keep, settings) that returns a DataTree.
 
-    `package`: what it needs installed. `limit`: why it cannot sample a model, None where it can.
+    `package`: what it needs installed. `limit`: why it cannot sample a model, None where it can. `target_accept`: where none is asked for.
     """
 
     run: Callable[[Model, Sequence[str], Settings], Any]
     package: str
     limit: Callable[[Model], str | None] = lambda model: None
+    target_accept: float = TARGET_ACCEPT
 
 
 def _translated(run: PymcSampler, package: str) -> Sampler:
@@ -69,49 +80,43 @@ def _translated(run: PymcSampler, package: str) -> Sampler:
 
         # Reassociated sums depend on what the compiler inlines, which differs between a first compilation and one from its cache.
         with config.change_flags(numba__fastmath=False):
-            return run(translate(model), names, settings)
+            translated, before = translate(model), cpu_seconds()
+            raw = run(translated, names, settings)
+        raw["sample_stats"].attrs.setdefault(SECONDS, cpu_seconds() - before)
+        return raw
 
     return Sampler(run=run_translated, package=package)
 
 
 def _nutpie(model: Any, names: Sequence[str], settings: Settings) -> Any:
     """nutpie's NUTS on a numba density (Seyboldt and others): the default, several times faster than PyMC's own."""
-    import nutpie
-
-    return nutpie.sample(
-        _compiled(model, names, settings.key),
-        draws=settings.draws,
-        tune=settings.tune,
-        chains=settings.chains,
-        cores=settings.cores,
-        seed=settings.seed,
-        save_warmup=False,
-        progress_bar=settings.progressbar,
-        target_accept=settings.target_accept,
-    )
+    return nuts(_compiled(model, names), settings)
 
 
-_COMPILED: OrderedDict[str, Any] = OrderedDict()
+_COMPILED: OrderedDict[tuple[str, ...], tuple[Any, tuple[Any, ...]]] = OrderedDict()
 _COMPILED_LIMIT = 8
 
 
-def _compiled(model: Any, names: Sequence[str], key: str) -> Any:
-    """Return nutpie's compiled density; compiling takes seconds, so the last few of this process are kept.
+def _compiled(model: Any, names: Sequence[str]) -> Any:
+    """Return nutpie's compiled density; compiling takes seconds, so the last few of this process are kept, for whatever data.
 
     Chains start apart in everything but the slopes, which start at their priors' centres: a unit off, times a predictor of
     large values, is an eta that no chain comes back from.
     """
     import nutpie
 
+    apart = separated(model)
+    key = (apart.structure, *names)
     if key in _COMPILED:
         _COMPILED.move_to_end(key)
-        return _COMPILED[key]
-    moved = {variable for variable in model.free_RVs if not variable.name.startswith("beta")}
-    compiled = nutpie.compile_pymc_model(model, backend="numba", var_names=list(names), jitter_rvs=moved)
-    _COMPILED[key] = compiled
-    if len(_COMPILED) > _COMPILED_LIMIT:
-        _COMPILED.popitem(last=False)
-    return compiled
+    else:
+        moved = {variable for variable in apart.model.free_RVs if not variable.name.startswith("beta")}
+        made = nutpie.compile_pymc_model(apart.model, backend="numba", var_names=list(names), jitter_rvs=moved)
+        _COMPILED[key] = (made, apart.variables)
+        if len(_COMPILED) > _COMPILED_LIMIT:
+            _COMPILED.popitem(last=False)
+    compiled, variables = _COMPILED[key]
+    return named_as(refilled(compiled, variables, apart.values), model)
 
 
 def _by_pymc(name: str) -> PymcSampler:
@@ -131,10 +136,23 @@ def _by_pymc(name: str) -> PymcSampler:
                 var_names=list(names),
                 compute_convergence_checks=False,
                 nuts={"target_accept": settings.target_accept},
+                callback=_ends_all_chains(settings) if name == "pymc" and settings.cores == 1 else None,
             )
 
     run.__doc__ = f"NUTS of {name}, called through PyMC."
     return run
+
+
+def _ends_all_chains(settings: Settings) -> Callable[..., None]:
+    """Return what PyMC calls at each draw: where a chain was cut short by Ctrl-C, those after it are too."""
+    last = {"chain": 0, "draw": 0}
+
+    def at_draw(*, trace: Any, draw: Any) -> None:
+        if draw.chain != last["chain"] and last["draw"] < settings.tune + settings.draws - 1:
+            raise KeyboardInterrupt
+        last.update(chain=draw.chain, draw=draw.draw_idx)
+
+    return at_draw
 
 
 def _blackjax(model: Any, names: Sequence[str], settings: Settings) -> Any:
@@ -177,7 +195,8 @@ def _blackjax(model: Any, names: Sequence[str], settings: Settings) -> Any:
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
     {
-        "collapsed": Sampler(run=sample_collapsed, package="nutpie", limit=limit),
+        "collapsed": Sampler(run=sample_collapsed, package="nutpie", limit=limit, target_accept=0.8),
+        "direct": Sampler(run=sample_direct, package="nutpie", limit=direct_limit),
         "nutpie": _translated(_nutpie, "nutpie"),
         "pymc": _translated(_by_pymc("pymc"), "pymc"),
         "numpyro": _translated(_by_pymc("numpyro"), "numpyro"),
@@ -186,14 +205,12 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
 )
 """Every sampler by its name."""
 
-AUTO = ("collapsed", "nutpie")
+AUTO = ("collapsed", "direct", "nutpie")
 """What `"auto"` stands for: the first that can sample the model."""
-TARGET_ACCEPT = 0.9
-"""Above the samplers' own 0.8: the posteriors of standard deviations near zero are narrow there."""
 
 
 def sampler_named(name: str, model: Model) -> str:
-    """Return the sampler that a name stands for: for `"auto"`, the collapsed one where it applies, else nutpie.
+    """Return the sampler that a name stands for: for `"auto"`, the first of `AUTO` that can sample the model.
 
     Raises
     ------
@@ -212,18 +229,28 @@ def sampler_named(name: str, model: Model) -> str:
     return chosen
 
 
+def fallback_of(name: str, model: Model) -> str | None:
+    """Return the sampler that follows another in `AUTO` and can sample the model, None where there is none."""
+    after = AUTO[AUTO.index(name) + 1 :] if name in AUTO else ()
+    return next((one for one in after if SAMPLERS[one].limit(model) is None), None)
+
+
 def sample(name: str, model: Model, names: Sequence[str], settings: Settings) -> Any:
     """Draw from a model's posterior in silence (but for the progress bar) and return the sampler's DataTree.
+
+    After Ctrl-C it has the draws so far, where the sampler keeps them (nutpie and PyMC): fewer, and perhaps of fewer chains.
 
     Raises
     ------
     FitError
-        If the sampler cannot start or breaks off, with its own message.
+        If the sampler cannot start or breaks off, with its own message; if it was interrupted before the first draw.
     """
-    with _quiet():
+    with _quiet(), heard_interrupt() as interrupted:
         try:
             return SAMPLERS[name].run(model, names, settings)
         except Exception as failure:  # whatever a sampler raises: it is not of this package
+            if interrupted():
+                raise FitError("sampling was interrupted before the first draw: nothing is kept") from KeyboardInterrupt()
             said = str(failure).strip() or type(failure).__name__
             raise FitError(f"the sampler '{name}' failed: {said.splitlines()[0]}") from failure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -188,21 +188,22 @@ def summarise(fit: BayesFit) -> BayesSummary:
         if chosen:
             tables.append((title, pd.DataFrame(numbers[chosen], index=[rows[i].shown for i in chosen], columns=list(_COLUMNS))))
     diagnostics = fit.diagnose()
-    return BayesSummary(header=header, tables=tuple(tables), verdict=_verdict(diagnostics), diagnostics=diagnostics)
+    return BayesSummary(header=header, tables=tuple(tables), verdict=_verdict(diagnostics, made.get("notes", {})), diagnostics=diagnostics)
 
 
-def _verdict(diagnostics: Diagnostics) -> tuple[str, ...]:
-    """Say in words what the checks found."""
+def _verdict(diagnostics: Diagnostics, notes: Mapping[str, str]) -> tuple[str, ...]:
+    """Say in words what the checks found, and what went otherwise than asked; an interruption is among the failed checks."""
     value = {check.code: check.value for check in diagnostics}
     numbers = (
         f"Diagnostics: R-hat at most {value['rhat']:.3f}, bulk ESS at least {value['ess_bulk']:.0f}, tail ESS at least "
         f"{value['ess_tail']:.0f}, {value['divergences']:.0f} divergences, E-BFMI at least {value['ebfmi']:.2f}."
     )
+    said = [f"Note: {sentence}." for code, sentence in notes.items() if code != "interrupted"]
     if not diagnostics.failed:
-        return numbers, "All checks passed: the draws can be trusted."
+        return numbers, *said, "All checks passed: the draws can be trusted."
     failed = [f"{check.code}: {check.meaning}; {check.remedy}." for check in diagnostics.failed]
     ending = "Read the notes below." if diagnostics.ok else "Do not trust these numbers before the failed checks are mended."
-    return numbers, ending, *failed
+    return numbers, *said, ending, *failed
 
 
 # --- broom.mixed --------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ Free variables, as a model written by hand names them (`g` a grouping factor's l
                    K = C C' among the levels is known
 `sigma`, `nu`      the family's further parameters; `ar` the correlation of its residuals
 `thresholds`       of an ordered response, of the centred design; `Intercept[1]`, ... are those of the uncentred one
+`beta_z`, ...      of `horseshoe` and `R2D2`, in place of a free `beta`: see `shrinkage`
 =================  =============================================================================================================
 
 Deterministic: `b` (dim `fixed`; coefficients of the uncentred design), `cor_<g>` (`<g>_effect`, `<g>_effect2`; zero between
@@ -37,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeslmm.bayes.shrinkage import SHRINKAGE, scaled_by_sigma, shrinkage_row
 from bayeslmm.covariance import structure_of
 from bayeslmm.errors import PriorError
 from bayeslmm.families import LINKS
@@ -106,15 +108,15 @@ def factors(model: Model) -> tuple[Factor, ...]:
 def _taken_names(model: Model) -> set[str]:
     """Return the names of all variables, which no dimension may have, and of the dimensions that are not factors'."""
     taken = {*_RESERVED, *(parameter.name for parameter in model.family.parameters)}
-    labels = [block.group for block in model.design.blocks]
+    labels = [_variable_label(block.group) for block in model.design.blocks]
     for name, (_, blocks) in model.design.parameters.items():
         taken |= {f"{one}_{name}" for one in ("fixed", "b", "beta", "Intercept")}
-        labels += [f"{block.group}__{name}" for block in blocks]
+        labels += [_variable_label(f"{block.group}__{name}") for block in blocks]
     return taken | {f"{prefix}_{label}" for prefix in ("sd", "cor", "r", "z", "L", "rho", "tau") for label in labels}
 
 
 def _factor(group: str, parameter: str, blocks: tuple[RandomBlock, ...], taken: set[str]) -> Factor:
-    label = f"{group}__{parameter}" if parameter else group
+    label = _variable_label(f"{group}__{parameter}" if parameter else group)
     ends = np.cumsum([0, *(block.n_effects for block in blocks)])
     columns = tuple(np.arange(start, stop) for start, stop in pairwise(ends))
     return Factor(
@@ -129,6 +131,11 @@ def _factor(group: str, parameter: str, blocks: tuple[RandomBlock, ...], taken: 
         columns=columns,
         structures=tuple(structure_of(block) for block in blocks),
     )
+
+
+def _variable_label(group: str) -> str:
+    """Return the name that a factor has in names of variables, where a slash is the path of a tree."""
+    return group.replace("/", "_")
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -240,6 +247,11 @@ def _aux(model: Model, name: str, link: str, groups: Sequence[Factor]) -> Any:
     if name in model.design.parameters:
         fixed, _ = model.design.parameters[name]
         return LINKS[link].pymc_inverse(_predictor(model, fixed, groups, name))
+    import pymc as pm
+
+    made = pm.modelcontext(None)
+    if name in made.named_vars:
+        return made[name]
     row = next(row for row in model.prior_rows if row.part == "aux" and row.term == name)
     return prior_variable(name, [row], *bounds(row, model.family), dim=None)
 
@@ -287,7 +299,7 @@ def _fixed_effects(model: Model, fixed: FixedPart, parameter: str, suffix: str, 
         pm.Deterministic(f"b{suffix}", pt.zeros(0), dims=dim)
         return np.zeros(len(fixed.X))
     if not intercept_rows:
-        b = pm.Deterministic(f"b{suffix}", prior_variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=slope_dim), dims=dim)
+        b = pm.Deterministic(f"b{suffix}", _slopes(model, slope_rows, suffix, slope_dim), dims=dim)
         return fixed.X @ b
     at = fixed.names.index(INTERCEPT)
     X = np.delete(fixed.X, at, axis=1)
@@ -296,10 +308,31 @@ def _fixed_effects(model: Model, fixed: FixedPart, parameter: str, suffix: str, 
     if not slope_rows:
         pm.Deterministic(f"b{suffix}", pt.stack([intercept]), dims=dim)
         return pt.repeat(pt.stack([intercept]), len(X))
-    beta = prior_variable(f"beta{suffix}", slope_rows, -np.inf, np.inf, dim=slope_dim)
+    beta = _slopes(model, slope_rows, suffix, slope_dim)
     raw = pt.stack([intercept - means @ beta])
     pm.Deterministic(f"b{suffix}", pt.concatenate([beta[:at], raw, beta[at:]]), dims=dim)
     return intercept + (X - means) @ beta
+
+
+def _slopes(model: Model, rows: Sequence[PriorRow], suffix: str, dim: str) -> Any:
+    """Return the coefficients of some rows as the variable `beta`: each with its own prior, or all with one of them together."""
+    import pymc as pm
+
+    pt = _tensors()
+    joint = shrinkage_row(rows)
+    if joint is None:
+        return prior_variable(f"beta{suffix}", rows, -np.inf, np.inf, dim=dim)
+    distribution = joint.distribution
+    given = dict(zip(distribution.kind.arguments, distribution.args, strict=True))
+    sigma = _aux(model, "sigma", "log", ()) if scaled_by_sigma(model, distribution) else 1.0
+    own = [row.distribution.kind.joint for row in rows]
+    shrunk = SHRINKAGE[distribution.name].pymc(given, sum(own), model.design.n, sigma)
+    places = np.cumsum(own) - 1
+    parts = [
+        shrunk[int(place)] if inside else prior_variable(f"beta{suffix}[{row.term}]", [row], -np.inf, np.inf, dim=None)
+        for row, inside, place in zip(rows, own, places, strict=True)
+    ]
+    return pm.Deterministic(f"beta{suffix}", shrunk if all(own) else pt.stack(parts), dims=dim)
 
 
 def _random_effects(model: Model, factor: Factor) -> Any:
@@ -366,22 +399,24 @@ def _tensors() -> Any:
 
 
 def prior_variable(name: str, rows: Sequence[PriorRow], lower: float, upper: float, *, dim: str | None) -> Any:
-    """Return the variable of some rows: a scalar (dim None), one vector, or scalars stacked where distributions differ.
+    """Return the variable of some rows: a scalar (dim None), one vector, or scalars stacked where distributions or bounds differ.
 
     An empty `dim` makes a vector without a named dimension. A vector of constants is registered under its name too.
+    `lower`, `upper`: the range of the parameters, which the rows' own bounds cut further.
     """
     import pymc as pm
     import pytensor.tensor as pt
 
-    names = {row.distribution.name for row in rows}
+    kinds = {(row.distribution.name, max(lower, row.lower), min(upper, row.upper)) for row in rows}
     if dim is None:
-        (row,) = rows
-        if row.distribution.name == "constant":
+        (row,), ((distribution, low, high),) = rows, kinds
+        if distribution == "constant":
             return pm.Deterministic(name, pt.as_tensor_variable(np.float64(row.distribution.args[0])))
-        return _free(name, row.distribution.name, [row.distribution.args], lower, upper, {})
-    if len(names) == 1 and names != {"constant"}:
+        return _free(name, distribution, [row.distribution.args], low, high, {})
+    if len(kinds) == 1 and rows[0].distribution.name != "constant":
         shape: dict[str, Any] = {"dims": dim} if dim else {"shape": len(rows)}
-        return _free(name, names.pop(), [row.distribution.args for row in rows], lower, upper, shape)
+        distribution, low, high = kinds.pop()
+        return _free(name, distribution, [row.distribution.args for row in rows], low, high, shape)
     scalars = [prior_variable(f"{name}[{row.term}]", [row], lower, upper, dim=None) for row in rows]
     return pm.Deterministic(name, pt.stack(scalars), dims=dim or None)
 
@@ -414,5 +449,5 @@ def _free(
 
 
 def _collapse(column: tuple[float, ...]) -> Any:
-    """Return one number where all elements have the same argument, else an array."""
-    return column[0] if len(set(column)) == 1 else np.array(column)
+    """Return one number where all elements have the same argument, else an array; an array in any case, whose precision PyTensor keeps."""
+    return np.array(column[0] if len(set(column)) == 1 else column, dtype=float)

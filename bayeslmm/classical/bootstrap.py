@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -28,6 +27,7 @@ from bayeslmm.classical.parameters import check_level, chosen, estimates_of, par
 from bayeslmm.classical.reuse import Responses, on_response, responses
 from bayeslmm.covariance import structure_of
 from bayeslmm.errors import BayesLmmError, FitError, suggest
+from bayeslmm.progress import counted
 
 if TYPE_CHECKING:
     from bayeslmm.design import Design, RandomBlock
@@ -44,8 +44,6 @@ _SINGULAR = 1e-4
 """lme4's tolerance of `isSingular`."""
 _OFF_ZERO = 0.02
 """Standard deviations of zero start here, off the point where their gradient vanishes."""
-_QUIET = 2.0
-"""Seconds before a progress bar shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +289,7 @@ def _resampled(model: Model, rows: Array, copies: Array, group: str | None) -> M
         kept=np.ones(len(rows), dtype=bool),
     )
     frame = model.frame.loc[design.kept].iloc[rows].reset_index(drop=True)
-    return replace(model, design=small, frame=frame)
+    return model.on(small, frame)
 
 
 def _fit_resampled(fit: ClassicalFit, rows: Array, copies: Array, group: str | None) -> ClassicalFit:
@@ -379,7 +377,7 @@ def _structured(job: _Job, rng: np.random.Generator) -> ClassicalFit:
     """Fit a simulated response of a generalised model, or of one with a residual structure."""
     fit = job.fit
     y = fit.simulate(seed=int(rng.integers(2**63))).to_numpy()[:, 0]
-    return fit_again(fit, replace(fit.model, design=replace(fit.model.design, y=y)))
+    return fit_again(fit, fit.model.on(replace(fit.model.design, y=y)))
 
 
 def _semiparametric(job: _Job) -> Callable[[np.random.Generator], ClassicalFit | _Estimates]:
@@ -442,13 +440,11 @@ def _refitted(made: _Simulator, y: Array) -> ClassicalFit | _Estimates:
     fit, design = made.job.fit, made.job.fit.model.design
     problem = on_response(made.ready, y)
     if made.job.statistic is not None:
-        model = replace(fit.model, design=replace(design, y=y))
+        model = fit.model.on(replace(design, y=y))
         return fit_model(model, reml=fit.reml, start=fit.theta, problem=problem, avoid_boundary=fit.avoids_boundary)
     found = _search(made, problem)
     if not found.converged:
-        return fit_model(
-            replace(fit.model, design=replace(design, y=y)), reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary
-        )
+        return fit_model(fit.model.on(replace(design, y=y)), reml=fit.reml, start=fit.theta, avoid_boundary=fit.avoids_boundary)
     values = estimate_at(problem, found.x)
     theta = theta_of(problem, found.x)
     df = problem.df if design.blocks else problem.n - problem.p
@@ -507,7 +503,7 @@ def _batch(job: _Job, seeds: Sequence[np.random.SeedSequence], tell: Callable[[]
 
 
 def _run(job: _Job, seeds: Sequence[np.random.SeedSequence], workers: int) -> list[Outcome]:
-    with _progress(len(seeds)) as advance:
+    with counted("bootstrap", len(seeds)) as advance:
         if workers == 1:
             return _batch(job, seeds, partial(advance, 1))
         size = max(1, math.ceil(len(seeds) / (4 * workers)))
@@ -542,32 +538,6 @@ def _pool(job: _Job, workers: int) -> Iterator[tuple[Executor, Callable[[Sequenc
                 yield processes, _batch_of_shared
     finally:
         _SHARED.pop()
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that counts replicates, on a bar that shows after two seconds, and on a terminal only."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task("bootstrap", total=total)
-    since, shown = time.monotonic(), False
-
-    def advance(number: int) -> None:
-        nonlocal shown
-        if not console.is_terminal:
-            return
-        bar.advance(task, number)
-        if not shown and time.monotonic() - since > _QUIET:
-            bar.start()
-            shown = True
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
 
 
 # ------------------------------------------------------------------------------------------------------------------- intervals

@@ -10,6 +10,7 @@ from bayeslmm.checks import model_checks
 from bayeslmm.classical.separated import WAY_OUT, separated
 from bayeslmm.covariance import structure_of
 from bayeslmm.fit import Check, Diagnostics
+from bayeslmm.linear.triangle import triangle_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,7 +144,7 @@ def _unitless(block: RandomBlock, theta: Array) -> Array:
         return theta
     L = structure.factor(theta, k)
     if len(theta) == k * (k + 1) // 2:
-        L = np.linalg.qr((np.linalg.qr(block.values, mode="r") @ L).T * np.sqrt(block.mean_variance / len(block.values)), mode="r").T
+        L = triangle_of((triangle_of(block.values) @ L).T * np.sqrt(block.mean_variance / len(block.values))).T
         L = L * np.where(np.diagonal(L) < 0.0, -1.0, 1.0)
     else:
         L = _root_mean_square(block)[:, None] * L

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import lapack
 
-from bayeslmm.classical import related
 from bayeslmm.covariance.base import Structure
 from bayeslmm.errors import FitError
+from bayeslmm.linear import related
 from bayeslmm.linear import system as pls
+from bayeslmm.linear.triangle import triangle_of, upper_solve
 
 __all__ = [
     "Estimate",
@@ -283,16 +283,8 @@ def least_squares(X: Array, y: Array) -> tuple[Array, Array, Array, Array, float
     size = math.sqrt(float(residual @ residual) / len(y))
     if not size > 1e-14 * math.sqrt(float(unit @ unit) / len(y)):
         raise FitError("the fixed effects fit the response exactly (or it is constant): there is no variance to estimate")
-    coefficients = _upper_solve(R, first + second) * largest / lengths if R.size else np.zeros(0)
+    coefficients = upper_solve(R, first + second) * largest / lengths if R.size else np.zeros(0)
     return Q, R * lengths, coefficients, residual * largest, size * largest
-
-
-def _upper_solve(R: Array, right: Array) -> Array:
-    """Return R^-1 times a vector or matrix, R upper-triangular and regular: LAPACK itself, as the matrices are small."""
-    solution, failed = lapack.dtrtrs(R, right)
-    if failed:
-        raise np.linalg.LinAlgError("singular triangular matrix")
-    return np.asarray(solution)
 
 
 def rebased(values: Array, root: Array | None = None) -> tuple[Array, Array, Array]:
@@ -319,7 +311,7 @@ def rebased(values: Array, root: Array | None = None) -> tuple[Array, Array, Arr
     z = z * root[:, None]
     lengths = np.sqrt(np.mean(z**2, axis=0))
     lengths = np.where(lengths > 0.0, lengths, 1.0)
-    inverse = _upper_solve(U, np.eye(k))
+    inverse = upper_solve(U, np.eye(k))
     return z / lengths, U / lengths / sizes[:, None], inverse * lengths[:, None] * sizes
 
 
@@ -618,7 +610,7 @@ def turned(problem: Placed, t: Array) -> list[Array | None]:
 def _lower(T: Array, L: Array) -> Array:
     """Return the lower-triangular factor of TLL'T'; where L is singular, a diagonal that is zero but for rounding is made so."""
     A = T @ L
-    turned: Array = np.linalg.qr(A.T, mode="r").T
+    turned = triangle_of(A.T).T
     rows = np.arange(len(L))
     rounding = 1e-10 if np.any(np.diagonal(L) == 0.0) else 0.0
     tiny = np.abs(turned[rows, rows]) <= rounding * np.sqrt(np.sum(A**2, axis=1))
@@ -724,8 +716,8 @@ def estimate_at(problem: Problem, t: Array) -> Estimate:
     R, p = problem.R, problem.p
     beta, vcov = problem.ols, np.zeros((0, 0))
     if p:
-        beta = problem.ols + _upper_solve(R, found.beta) * problem.y_scale
-        half = _upper_solve(R, np.linalg.inv(np.linalg.cholesky(found.P)).T)
+        beta = problem.ols + upper_solve(R, found.beta) * problem.y_scale
+        half = upper_solve(R, np.linalg.inv(np.linalg.cholesky(found.P)).T)
         vcov = half @ half.T
     T = [basis_of(problem, f) for f in range(len(problem.groups))]
     return Estimate(

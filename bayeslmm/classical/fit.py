@@ -534,6 +534,18 @@ class ClassicalFit:
         frame[".fixed"] = design.X @ self.beta + design.offset
         return frame
 
+    def save(self, path: Any) -> None:
+        """Write the fit to one file, which `bayeslmm.load` reads: JSON and arrays, with the data; a file that is there is replaced.
+
+        Raises
+        ------
+        PersistenceError
+            If the file cannot be written there; what was there is then as it was.
+        """
+        from bayeslmm.persistence import save
+
+        save(self, path)
+
     def __str__(self) -> str:
         return str(self.summary())
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from bayeslmm.classical import related
 from bayeslmm.classical.engine import Placement, TermData, linear_map, place, starts_of
+from bayeslmm.linear import related
 from bayeslmm.linear import system as blocked
 
 if TYPE_CHECKING:

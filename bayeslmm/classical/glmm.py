@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.classical import related
 from bayeslmm.classical.diagnose import undetermined
 from bayeslmm.classical.engine import TermData, basis_of, boundary_prior, conditional_variance, theta_jacobian, theta_of, vector_of
 from bayeslmm.classical.fit import ClassicalFit, Further, SearchLog
@@ -27,6 +26,7 @@ from bayeslmm.families import LINKS
 from bayeslmm.families.derivatives import derivatives
 from bayeslmm.families.jets import Taylor
 from bayeslmm.formula.values import frozen
+from bayeslmm.linear import related
 from bayeslmm.linear import system as blocked
 from bayeslmm.model import Model, as_model
 
@@ -214,6 +214,8 @@ def _check_model(model: Model) -> None:
     design = model.design
     if _is_linear(model) and not design.parameters:
         raise FitError("a gaussian model with identity link is a linear mixed model: use lmer(...) for it")
+    if design.known_errors:
+        raise FitError("glmer estimates sigma, and known standard errors, se(), leave none to estimate; use `brm`")
     residual = model.family.scale is not None
     for part in (design, *(replace(design, blocks=blocks) for _, blocks in design.parameters.values())):
         check_groups(part, residual=residual)

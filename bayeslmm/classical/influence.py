@@ -128,7 +128,7 @@ def _without(model: Model, kept: Array) -> Model:
     small = _subset(design, kept, X)
     mask = np.zeros(len(design.kept), dtype=bool)
     mask[np.flatnonzero(design.kept)[kept]] = True
-    return replace(model, design=replace(small, kept=mask))
+    return model.on(replace(small, kept=mask))
 
 
 def _subset(design: Design, kept: Array, X: Array) -> Design:

@@ -34,9 +34,11 @@ from bayeslmm.covariance import structure_of
 from bayeslmm.design import check_groups
 from bayeslmm.errors import ConvergenceWarning, DataError, DataWarning, FitError, SingularFitWarning
 from bayeslmm.formula.values import frozen
+from bayeslmm.linear.triangle import inverse_of
 from bayeslmm.model import Model, as_model
 
 if TYPE_CHECKING:
+    from bayeslmm.design import Design
     from bayeslmm.formula import Formula
 
 __all__ = [
@@ -172,7 +174,7 @@ def refit(fit: ClassicalFit, y: Any) -> ClassicalFit:
     if not np.all(np.isfinite(values)):
         raise DataError("the new response is not finite", rows=list(design.index[~np.isfinite(values)]))
     values.flags.writeable = False
-    return _warned(fit_again(fit, replace(fit.model, design=replace(design, y=values))))
+    return _warned(fit_again(fit, fit.model.on(replace(design, y=values))))
 
 
 def fit_again(fit: ClassicalFit, model: Model) -> ClassicalFit:
@@ -210,12 +212,18 @@ def problem_of(model: Model, *, reml: bool = True, bases: Sequence[Array | None]
     )
 
 
+def _refuse_known_errors(design: Design) -> None:
+    if design.known_errors:
+        raise FitError("lmer estimates the residual variance, and known standard errors, se(), leave none to estimate; use `brm`")
+
+
 def terms_of(model: Model) -> list[TermData]:
     """Return the random terms of a gaussian model for the engine, once the model is one that it can fit; raises as `problem_of`."""
     design = model.design
     if model.family.name != "gaussian" or model.link.name != "identity":
         shown = f"{model.family.name}({model.link.name})"
         raise FitError(f"this is for gaussian models with identity link, not {shown}; use `brm` or `glmer` for those")
+    _refuse_known_errors(design)
     check_groups(design, residual=True)
     return [
         TermData(
@@ -362,7 +370,7 @@ def other_starts(problem: Placed) -> Iterator[Array]:
 
 def _log(model: Model, problem: Problem, found: Minimum) -> SearchLog:
     J = theta_jacobian(problem, found.x)
-    back = np.linalg.pinv(J)
+    back = inverse_of(J)
     names = _undetermined(model, problem, found, J)
     return SearchLog(
         optimiser=_OPTIMISER,

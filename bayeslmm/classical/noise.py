@@ -20,10 +20,10 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from bayeslmm.classical import engine
-from bayeslmm.classical.related import assemble
 from bayeslmm.errors import DataError, FitError
 from bayeslmm.families import LINKS
 from bayeslmm.linear import system as pls
+from bayeslmm.linear.related import assemble
 from bayeslmm.residual import Residual, residual_of
 
 if TYPE_CHECKING:

@@ -52,8 +52,9 @@ def penalty_of(given: Any) -> Penalty | None:
                 f"unknown penalty {given!r}{suggest(given, list(PENALTIES))}; or give a distribution of the coefficients, as "
                 "'normal(0, 2.5)', or rows made by prior(...)"
             )
+    if isinstance(given, str) or (hasattr(given, "name") and hasattr(given, "args")):  # a text, or a `bambi.Prior`
         row = prior(given, part="fixed")
-        return Penalty(name=str(row.distribution), rows=(row,))
+        return Penalty(name=str(row), rows=(row,))
     rows = (given,) if isinstance(given, PriorRow) else tuple(given) if isinstance(given, Iterable) else ()
     if not rows or not all(isinstance(row, PriorRow) for row in rows):
         raise FitError(f"a penalty is a name ({', '.join(PENALTIES)}), a distribution as 'normal(0, 2.5)', or rows made by prior(...)")
@@ -163,6 +164,8 @@ def _minus_two_log(row: PriorRow, value: float) -> tuple[float, float]:
     if distribution.name not in _TAILS:
         known = ", ".join(_TAILS)
         raise FitError(f"a penalty of '{row.term or row.part}' can be {known}, not {distribution}; sample the model with brm")
+    if row.bounded:
+        raise FitError(f"a penalty of '{row.term or row.part}' takes no bounds, as {row} has; sample the model with brm")
     nu, location, scale = _TAILS[distribution.name](*distribution.args)
     z = (value - location) / scale
     if np.isinf(nu):

@@ -133,7 +133,7 @@ def with_random(model: Model, random: Sequence[RandomTerm]) -> Model:
     given = {(row.part, row.group, row.term, row.parameter): row for row in model.prior_rows}
     rows = default_rows(design, model.family, model.link, "weak")
     rows = tuple(given.get((row.part, row.group, row.term, row.parameter), row) for row in rows)
-    return replace(model, formula=formula, design=design, prior_rows=rows)
+    return replace(model, formula=formula, design=design, stated_priors=rows)
 
 
 # ------------------------------------------------------------------------------------------------------------------- a single step

@@ -221,7 +221,7 @@ def _refitted(fit: ClassicalFit, random: Sequence[RandomTerm]) -> ClassicalFit:
             encoder = model.design.encoder
             data2 = {term.cov: encoder.relationships[term.cov] for term in random if term.cov}
             blocks = encode(formula, rows, contrasts=encoder.contrasts, data2=data2, states=encoder.states).blocks
-        reduced = replace(model, design=replace(model.design, blocks=blocks))
+        reduced = model.on(replace(model.design, blocks=blocks))
         return fit_generalised(reduced, n_agq=nodes_of(fit.approximation)) if fit.generalised else lmer(reduced, reml=fit.reml)
 
 

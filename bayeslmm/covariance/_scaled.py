@@ -21,6 +21,7 @@ def scaled_structure(
     lowest: Callable[[int], float],
     correlation_factor: Callable[[float, int], tuple[Array, Array]],
     pymc_correlation: Callable[[Any, int], Any],
+    powers: Callable[[int], Array],
 ) -> Structure:
     """Return the structure whose theta is the relative standard deviations, then rho.
 
@@ -36,6 +37,8 @@ def scaled_structure(
         `(rho, k) -> (C, dC / drho)`, both (k, k): the Cholesky factor of the correlation matrix.
     pymc_correlation
         `(rho, k) ->` the correlation matrix as a tensor.
+    powers
+        `k -> (k, k)`: the correlations' exponents of rho.
     """
 
     def n_sd(k: int) -> int:
@@ -97,6 +100,7 @@ def scaled_structure(
         labels=labels,
         linear=False,
         correlated=True,
+        powers=powers,
         hom=hom,
         is_boundary=is_boundary,
         pymc_cholesky=pymc_cholesky,

@@ -43,9 +43,17 @@ def _correlation(rho: Any, k: int) -> Any:
     return pt.stack(powers)[lag]
 
 
+def _powers(k: int) -> Array:
+    return np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+
+
 def _lowest(k: int) -> float:
     return -1.0
 
 
-AR1 = scaled_structure("ar1", hom=True, lowest=_lowest, correlation_factor=correlation_factor, pymc_correlation=_correlation)
-HETAR1 = scaled_structure("hetar1", hom=False, lowest=_lowest, correlation_factor=correlation_factor, pymc_correlation=_correlation)
+AR1 = scaled_structure(
+    "ar1", hom=True, lowest=_lowest, correlation_factor=correlation_factor, pymc_correlation=_correlation, powers=_powers
+)
+HETAR1 = scaled_structure(
+    "hetar1", hom=False, lowest=_lowest, correlation_factor=correlation_factor, pymc_correlation=_correlation, powers=_powers
+)

@@ -37,6 +37,8 @@ class Structure:
         True where the structure has correlations to report (`cor` rows of the estimates).
     hom
         True where all effects share one standard deviation.
+    powers
+        `k -> (k, k)`: for structures whose correlations are powers of one rho, their exponents; None for others.
     is_boundary
         `(theta, k, tol) -> bool`: lme4's `isSingular` for this structure.
     pymc_cholesky
@@ -58,3 +60,4 @@ class Structure:
     is_boundary: Callable[[Array, int, float], bool]
     pymc_cholesky: Callable[[str, int, float, tuple[str, str] | None], Any]
     hom: bool = False
+    powers: Callable[[int], Array] | None = None

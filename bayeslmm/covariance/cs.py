@@ -46,9 +46,15 @@ def _correlation(rho: Any, k: int) -> Any:
     return (1.0 - rho) * np.eye(k) + rho * np.ones((k, k))
 
 
+def _powers(k: int) -> Array:
+    return 1 - np.eye(k, dtype=np.int64)
+
+
 def _lowest(k: int) -> float:
     return -1.0 / (k - 1) if k > 1 else -1.0
 
 
-CS = scaled_structure("cs", hom=False, lowest=_lowest, correlation_factor=correlation_factor, pymc_correlation=_correlation)
-HOMCS = scaled_structure("homcs", hom=True, lowest=_lowest, correlation_factor=correlation_factor, pymc_correlation=_correlation)
+CS = scaled_structure("cs", hom=False, lowest=_lowest, correlation_factor=correlation_factor, pymc_correlation=_correlation, powers=_powers)
+HOMCS = scaled_structure(
+    "homcs", hom=True, lowest=_lowest, correlation_factor=correlation_factor, pymc_correlation=_correlation, powers=_powers
+)

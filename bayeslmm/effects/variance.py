@@ -85,8 +85,9 @@ def r2(fit: Fit, *, prob: float = 0.95) -> pd.DataFrame:
     DataFrame
         Columns `estimate, se, lower, upper` (the last three NaN for a classical fit); rows of Nakagawa's R2, `marginal`: of the
         fixed effects; `conditional`: of fixed and random effects. For a posterior also Gelman's, the variance of the predicted
-        means over that and the expected residual variance at each draw, both on the response's scale: `bayes_marginal` (random
-        effects at 0) and `bayes_conditional`.
+        means over that and the residual variance at each draw, both on the response's scale: `bayes_conditional`, where that is the
+        family's expected variance, and `bayes_marginal`, of the means with random effects at 0, where it is that and the variance that the
+        random effects add (as `bayes_R2(fit, re_formula = NA)` of brms, where residuals are about these means).
 
     Raises
     ------
@@ -156,7 +157,7 @@ def _constant(value: float) -> Callable[[Model, Draws], Array]:
 
 def _expected_variance(model: Model, draws: Draws) -> Array:
     """Return the family's mean variance over the rows (S,), of weight one: on the identity link, that of the response."""
-    return _over_rows(model, draws)[2]
+    return _over_rows(model, draws).expected
 
 
 def _on_log(model: Model, draws: Draws) -> Array:
@@ -190,33 +191,41 @@ _RESIDUAL: Mapping[tuple[str, str], Callable[[Model, Draws], Array]] = MappingPr
 
 
 def _bayesian(model: Model, draws: Draws) -> tuple[Array, Array]:
-    """Return Gelman's R2 (S,) without and with the random effects."""
-    without, with_effects, expected = _over_rows(model, draws)
-    return _share(without, without + expected), _share(with_effects, with_effects + expected)
+    """Return Gelman's R2 (S,) of the fixed effects, to which the random ones are residual variance, and of both."""
+    found = _over_rows(model, draws)
+    return _share(found.fixed, found.fixed + found.random + found.expected), _share(found.both, found.both + found.expected)
 
 
-def _over_rows(model: Model, draws: Draws) -> tuple[Array, Array, Array]:
-    """Return (S,) each: variance over the rows of the mean without and with random effects, and the family's mean variance.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OverRows:
+    """Variances over the rows (S,): of the mean with random effects at 0, of what they add, of the mean with them; `expected`: the
+    family's own mean variance. With trials, of proportions."""
 
-    With trials, of proportions.
-    """
+    fixed: Array
+    random: Array
+    both: Array
+    expected: Array
+
+
+def _over_rows(model: Model, draws: Draws) -> _OverRows:
     design, S = model.design, draws.n_draws
-    without, with_effects, expected = np.empty(S), np.empty(S), np.empty(S)
+    fixed, random, both, expected = np.empty(S), np.empty(S), np.empty(S), np.empty(S)
     step = max(1, _CHUNK // max(design.n, 1))
     for start in range(0, S, step):
         here = slice(start, start + step)
         some = draws.take(np.arange(S)[here])
         eta = some.b @ design.X.T + design.offset
         aux = {name: values if values.ndim == 2 else values[:, None] for name, values in some.aux.items()}
-        without[here] = _variance(_expected_response(model, model.link.inverse(eta), aux))
+        without = _expected_response(model, model.link.inverse(eta), aux)
         for block, effects in zip(design.blocks, some.effects, strict=True):
             for k in range(block.n_effects):
                 eta = eta + effects[:, block.index, k] * block.values[:, k]
         mu = model.link.inverse(eta)
-        with_effects[here] = _variance(_expected_response(model, mu, aux))
+        with_effects = _expected_response(model, mu, aux)
+        fixed[here], random[here], both[here] = _variance(without), _variance(with_effects - without), _variance(with_effects)
         variance = np.broadcast_to(model.family.variance(mu, aux, design.trials), mu.shape)
         expected[here] = (variance if design.trials is None else variance / np.maximum(design.trials, 1.0) ** 2).mean(axis=1)
-    return without, with_effects, expected
+    return _OverRows(fixed=fixed, random=random, both=both, expected=expected)
 
 
 def _expected_response(model: Model, mu: Array, aux: Mapping[str, Array]) -> Array:

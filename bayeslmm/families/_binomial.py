@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, gammaln
@@ -11,7 +12,7 @@ from scipy.special import expit, gammaln
 from bayeslmm.families.base import Closed
 from bayeslmm.families.jets import Taylor
 
-__all__ = ["LINKS_OF_PROBABILITIES", "LOGIT", "check", "log_choose", "start"]
+__all__ = ["LINKS_OF_PROBABILITIES", "LOGIT", "check", "log_choose", "rows", "start"]
 
 type Array = np.ndarray
 
@@ -50,3 +51,15 @@ def _logit(y: Array, etas: Array, trials: Array | None, order: int) -> Taylor:
 
 LOGIT: Mapping[tuple[str, ...], Closed] = MappingProxyType({("logit",): _logit})
 """The derivatives of a binomial log density on the logit, written out."""
+
+
+def rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    """Write successes times log mu, plus failures times log(1 - mu)."""
+    for i in range(n):
+        hits, misses = y[i], trials[i] - y[i]
+        total = derivative = 0.0
+        if hits > 0.0:
+            total, derivative = hits * mean[2 * n + i], hits * mean[3 * n + i]
+        if misses > 0.0:
+            total, derivative = total + misses * mean[4 * n + i], derivative + misses * mean[5 * n + i]
+        value[i], slope[i] = total, derivative

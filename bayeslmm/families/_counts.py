@@ -1,10 +1,10 @@
-"""What the families of counts share: the check of the response and where a fit starts."""
+"""What the families of counts share: the check of the response, where a fit starts, random counts of any rate."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["LOG_LINKS", "check", "check_positive", "start"]
+__all__ = ["LOG_LINKS", "check", "check_positive", "poisson_counts", "start"]
 
 type Array = np.ndarray
 
@@ -25,3 +25,12 @@ def check_positive(y: Array, trials: Array | None) -> Array:
 def start(y: Array, trials: Array | None) -> Array:
     """Return counts (n,) pulled away from 0, as R's `poisson()$initialize`."""
     return np.asarray(y + 0.1)
+
+
+_HIGHEST_RATE = 1e18
+"""Near the largest whole number of 64 bits, which the counts must be."""
+
+
+def poisson_counts(rng: np.random.Generator, rate: Array) -> Array:
+    """Return Poisson counts, of rates held at 1e18."""
+    return np.asarray(rng.poisson(np.minimum(rate, _HIGHEST_RATE)), dtype=float)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from bayeslmm.families._special import log_sum
 from bayeslmm.families.base import Family, Parameter, Quantity
 from bayeslmm.families.jets import logaddexp, where
 
@@ -14,7 +16,9 @@ __all__ = [
     "HU",
     "ZI",
     "arrivals",
+    "hurdle_rows",
     "hurdled",
+    "inflate_rows",
     "inflated",
     "kept_mean",
     "kept_variance",
@@ -40,6 +44,30 @@ def inflated(y: Array, log_density: Any, log_zero: Any, zi: Quantity) -> Any:
 def hurdled(y: Array, log_truncated: Any, hu: Quantity) -> Any:
     """Return the log density (n,) of 0 with probability hu, otherwise of a density of counts above 0."""
     return where(y == 0, hu.log, hu.log_complement + log_truncated)
+
+
+def inflate_rows(n: int, k: int, y: Any, zi: float, value: Any, slope: Any) -> None:
+    """Turn rows of a kernel, of k derivatives, into those of the density with additional zeros; zi is the parameter k."""
+    log_zi, log_rest = math.log(zi), math.log1p(-zi)
+    for i in range(n):
+        zero = 0.0
+        value[i] += log_rest
+        if y[i] == 0.0:
+            value[i], zero = log_sum(log_zi, value[i])
+        for a in range(k):
+            slope[a * n + i] *= 1.0 - zero
+        slope[k * n + i] = zero / zi - (1.0 - zero) / (1.0 - zi)
+
+
+def hurdle_rows(n: int, k: int, y: Any, hu: float, value: Any, slope: Any) -> None:
+    """Turn rows of a kernel of counts above 0, of k derivatives, into those of the density with a hurdle; hu is the parameter k."""
+    for i in range(n):
+        if y[i] == 0.0:
+            value[i], slope[k * n + i] = math.log(hu), 1.0 / hu
+            for a in range(k):
+                slope[a * n + i] = 0.0
+        else:
+            value[i], slope[k * n + i] = value[i] + math.log1p(-hu), -1.0 / (1.0 - hu)
 
 
 def kept_mean(mu: Array, share: Array) -> Array:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from bayeslmm.families import jets
+from bayeslmm.families._link_rows import identity_rows
+from bayeslmm.families.kernels import Kernel
 
 __all__ = ["IDENTITY", "Closed", "Family", "Link", "Parameter", "Quantity", "register_likelihood"]
 
@@ -36,6 +38,8 @@ class Link:
         mu, log mu and log(1 - mu) of eta, an array or a `jets.Jet`: not held inside the range, and exact in both tails.
     latex
         How g(mu) is written, `{}` for mu; empty: the name of the link as a function.
+    kernel
+        `(n, needs, eta, mean)`: mean, log_mean and log_complement in compiled code, see `kernels`; None where there is none.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Link:
     log_mean: Callable[[Any], Any]
     log_complement: Callable[[Any], Any]
     latex: str = ""
+    kernel: Callable[..., None] | None = None
 
 
 IDENTITY = Link(
@@ -59,6 +64,7 @@ IDENTITY = Link(
     log_mean=jets.log,
     log_complement=_log_complement,
     latex="{}",
+    kernel=identity_rows,
 )
 
 
@@ -147,6 +153,8 @@ class Family:
         `(mu, aux) -> (n,)`: the mean of the response (with trials, of the proportion), where it is not mu; None where it is.
     closed
         Names of the links (of the mean, of each further parameter) -> the derivatives of the log density written out, for speed.
+    kernel
+        The log density in compiled code, see `kernels`; None where there is none.
     pymc
         `(name, mu, aux, trials, observed, weights, dims) -> tensor`: registers the likelihood in the open PyMC model.
     needs_trials
@@ -190,6 +198,7 @@ class Family:
     information: Callable[[Array, Mapping[str, Array], Array | None], Array] | None = None
     response_mean: Callable[[Array, Mapping[str, Array]], Array] | None = None
     closed: Mapping[tuple[str, ...], Closed] = field(default_factory=lambda: MappingProxyType({}))
+    kernel: Kernel | None = None
     pymc: Callable[..., Any]
     needs_trials: bool = False
     discrete: bool = False

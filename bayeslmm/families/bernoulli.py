@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bayeslmm.families._binomial import LINKS_OF_PROBABILITIES, LOGIT, start
+from bayeslmm.families._binomial import LINKS_OF_PROBABILITIES, LOGIT, rows, start
 from bayeslmm.families.base import Family, Quantity, none_or_all, register_likelihood
 from bayeslmm.families.jets import times
+from bayeslmm.families.kernels import PROBABILITY, Kernel
 
 __all__ = ["BERNOULLI"]
 
@@ -54,6 +55,7 @@ BERNOULLI = Family(
     start=start,
     information=_information,
     closed=LOGIT,
+    kernel=Kernel(rows=rows, needs=PROBABILITY),
     pymc=_pymc,
     discrete=True,
     latex=r"\mathrm{Bernoulli}(p_i)",

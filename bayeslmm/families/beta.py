@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bayeslmm.families._binomial import LINKS_OF_PROBABILITIES
+from bayeslmm.families._special import digamma as digamma_of
 from bayeslmm.families.base import Family, Parameter, Quantity, register_likelihood
 from bayeslmm.families.jets import gammaln
+from bayeslmm.families.kernels import VALUE, Kernel
 
 __all__ = ["BETA"]
 
@@ -27,6 +30,19 @@ def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: 
     poles = mean.log + mean.log_complement + aux["phi"].log
     constant = gammaln(1.0 + phi) - gammaln(1.0 + a) - gammaln(1.0 + b) + poles
     return constant + (a - 1.0) * np.log(y) + (b - 1.0) * np.log1p(-y)
+
+
+def _rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    phi = aux[0]
+    constant, by_phi = math.lgamma(phi), digamma_of(phi)
+    for i in range(n):
+        mu = mean[i]
+        a, b = mu * phi, (1.0 - mu) * phi
+        log_y, log_rest = math.log(y[i]), math.log1p(-y[i])
+        by_a, by_b = log_y - digamma_of(a), log_rest - digamma_of(b)
+        value[i] = constant - math.lgamma(a) - math.lgamma(b) + a * log_y + b * log_rest
+        slope[i] = (by_a - by_b) * phi * mean[n + i]
+        slope[n + i] = by_phi + mu * by_a + (1.0 - mu) * by_b
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -66,6 +82,7 @@ BETA = Family(
     simulate=_simulate,
     start=_start,
     start_parameters=_start_parameters,
+    kernel=Kernel(rows=_rows, needs=VALUE),
     pymc=_pymc,
     latex=r"\mathrm{Beta}(\mu_i \phi,\ (1 - \mu_i) \phi)",
     r_brms="Beta",

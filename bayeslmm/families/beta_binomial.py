@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from bayeslmm.families._binomial import LINKS_OF_PROBABILITIES, check, log_choose, start
+from bayeslmm.families._special import rising_excess as rising_excess_and_slope
 from bayeslmm.families.base import Family, Parameter, Quantity, none_or_all, register_likelihood
 from bayeslmm.families.jets import rising_excess, times
+from bayeslmm.families.kernels import PROBABILITY, Kernel
 
 __all__ = ["BETA_BINOMIAL"]
 
@@ -20,6 +22,22 @@ def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: 
     n, log_phi = np.asarray(1.0 if trials is None else trials), aux["phi"].log
     spread = rising_excess(mean.log + log_phi, y) + rising_excess(mean.log_complement + log_phi, n - y) - rising_excess(log_phi, n)
     return times(y, mean.log) + times(n - y, mean.log_complement) + spread + log_choose(y, trials)
+
+
+def _rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    phi = aux[0]
+    for i in range(n):
+        hits, misses = y[i], trials[i] - y[i]
+        upper, by_upper = rising_excess_and_slope(mean[i] * phi, hits)
+        lower, by_lower = rising_excess_and_slope((1.0 - mean[i]) * phi, misses)
+        both, by_both = rising_excess_and_slope(phi, trials[i])
+        total, derivative = upper + lower - both, 0.0
+        if hits > 0.0:
+            total, derivative = total + hits * mean[2 * n + i], (hits + by_upper) * mean[3 * n + i]
+        if misses > 0.0:
+            total, derivative = total + misses * mean[4 * n + i], derivative + (misses + by_lower) * mean[5 * n + i]
+        value[i], slope[i] = total, derivative
+        slope[n + i] = (by_upper + by_lower - by_both) / phi
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -59,6 +77,7 @@ BETA_BINOMIAL = Family(
     simulate=_simulate,
     start=start,
     start_parameters=_start_parameters,
+    kernel=Kernel(rows=_rows, needs=PROBABILITY),
     pymc=_pymc,
     discrete=True,
     extremes=none_or_all,

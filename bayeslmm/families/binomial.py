@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bayeslmm.families._binomial import LINKS_OF_PROBABILITIES, LOGIT, check, log_choose, start
+from bayeslmm.families._binomial import LINKS_OF_PROBABILITIES, LOGIT, check, log_choose, rows, start
 from bayeslmm.families.base import Family, Quantity, none_or_all, register_likelihood
 from bayeslmm.families.jets import times
+from bayeslmm.families.kernels import PROBABILITY, Kernel
 
 __all__ = ["BINOMIAL"]
 
@@ -53,6 +54,7 @@ BINOMIAL = Family(
     start=start,
     information=_information,
     closed=LOGIT,
+    kernel=Kernel(rows=rows, needs=PROBABILITY),
     pymc=_pymc,
     discrete=True,
     needs_trials=True,

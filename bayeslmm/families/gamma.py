@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bayeslmm.families._positive import check, start
+from bayeslmm.families._special import stirling_error as stirling_error_and_slope
 from bayeslmm.families.base import Family, Parameter, Quantity, register_likelihood
 from bayeslmm.families.jets import exp, stirling_error
+from bayeslmm.families.kernels import LOGS, Kernel
 
 __all__ = ["GAMMA"]
 
@@ -20,6 +23,18 @@ def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: 
     shape, log_ratio = aux["shape"], np.log(y) - mean.log
     constant = 0.5 * (shape.log - np.log(2.0 * np.pi)) - stirling_error(shape.value) - np.log(y)
     return shape.value * (log_ratio + 1.0 - exp(log_ratio)) + constant
+
+
+def _rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    shape = aux[0]
+    error, its_slope = stirling_error_and_slope(shape)
+    constant = 0.5 * math.log(shape) - error
+    for i in range(n):
+        log_ratio = math.log(y[i]) - mean[2 * n + i]
+        ratio = math.exp(log_ratio)
+        value[i] = shape * (log_ratio + 1.0 - ratio) + constant
+        slope[i] = shape * (ratio - 1.0) * mean[3 * n + i]
+        slope[n + i] = log_ratio + 1.0 - ratio + 0.5 / shape - its_slope
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -58,6 +73,7 @@ GAMMA = Family(
     start=start,
     start_parameters=_start_parameters,
     information=_information,
+    kernel=Kernel(rows=_rows, needs=LOGS),
     pymc=_pymc,
     latex=r"\mathrm{Gamma}(\mu_i,\ \mathrm{shape})",
     r_lme4="Gamma",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from bayeslmm.families._real import check, spread, start
 from bayeslmm.families.base import Family, Parameter, Quantity, register_likelihood
 from bayeslmm.families.jets import Taylor
+from bayeslmm.families.kernels import VALUE, Kernel
 
 __all__ = ["GAUSSIAN", "log_density"]
 
@@ -37,6 +39,17 @@ def _on_identity(y: Array, etas: Array, trials: Array | None, order: int) -> Tay
         parts.append(np.array([[[np.zeros_like(first), 2.0 * precision], by_sigma[0]], by_sigma]))
     parts = [*parts[:order], *(np.empty((2,) * m + (0,)) for m in range(order + 1, 4))]
     return Taylor(value=value, d1=parts[0], d2=parts[1], d3=parts[2])
+
+
+def rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    """Write the normal log density."""
+    sigma = aux[0]
+    for i in range(n):
+        sd = sigma * scale[i]
+        z = (y[i] - mean[i]) / sd
+        value[i] = -0.5 * z * z - math.log(sd)
+        slope[i] = z / sd * mean[n + i]
+        slope[n + i] = (z * z - 1.0) / sigma
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -71,6 +84,7 @@ GAUSSIAN = Family(
     start_parameters=spread,
     information=_information,
     closed=MappingProxyType({("identity", "log"): _on_identity}),
+    kernel=Kernel(rows=rows, needs=VALUE),
     pymc=_pymc,
     scale="sigma",
     correlates=True,

@@ -21,7 +21,10 @@ from bayeslmm.families._zeros import (
     start_positive,
     thinned,
 )
+from bayeslmm.families._zeros import hurdle_rows as hurdle
 from bayeslmm.families.base import Family, Quantity
+from bayeslmm.families.kernels import LOGS, Kernel
+from bayeslmm.families.truncated_negative_binomial import rows as truncated_rows
 
 __all__ = ["HURDLE_NEGATIVE_BINOMIAL"]
 
@@ -30,6 +33,11 @@ type Array = np.ndarray
 
 def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
     return hurdled(y, truncated.log_density(y, mean, aux, trials), aux["hu"])
+
+
+def _rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    truncated_rows(n, y, trials, scale, mean, aux, value, slope)
+    hurdle(n, 2, y, aux[1], value, slope)
 
 
 def _share(mu: Array, aux: Mapping[str, Array]) -> Array:
@@ -69,6 +77,7 @@ HURDLE_NEGATIVE_BINOMIAL = Family(
     start=start_positive,
     start_parameters=_start_parameters,
     response_mean=lambda mu, aux: kept_mean(mu, _share(mu, aux)),
+    kernel=Kernel(rows=_rows, needs=LOGS),
     pymc=_pymc,
     discrete=True,
     latex=r"\mathrm{HurdleNegBinomial}(\mu_i,\ \mathrm{shape},\ \mathrm{hu})",

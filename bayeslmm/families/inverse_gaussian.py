@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from bayeslmm.families._positive import check, start
 from bayeslmm.families.base import Family, Parameter, Quantity, register_likelihood
 from bayeslmm.families.jets import expm1
+from bayeslmm.families.kernels import LOGS, Kernel
 
 __all__ = ["INVERSE_GAUSSIAN"]
 
@@ -19,6 +21,15 @@ type Array = np.ndarray
 def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
     shape = aux["shape"]
     return 0.5 * (shape.log - np.log(2.0 * np.pi * y**3)) - 0.5 * shape.value * expm1(np.log(y) - mean.log) ** 2 / y
+
+
+def _rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    shape = aux[0]
+    for i in range(n):
+        excess = math.expm1(math.log(y[i]) - mean[2 * n + i])
+        value[i] = 0.5 * (math.log(shape) - shape * excess * excess / y[i])
+        slope[i] = shape * excess * (1.0 + excess) / y[i] * mean[3 * n + i]
+        slope[n + i] = 0.5 * (1.0 / shape - excess * excess / y[i])
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -56,6 +67,7 @@ INVERSE_GAUSSIAN = Family(
     start=start,
     start_parameters=_start_parameters,
     information=_information,
+    kernel=Kernel(rows=_rows, needs=LOGS),
     pymc=_pymc,
     latex=r"\mathrm{InvGaussian}(\mu_i,\ \mathrm{shape})",
     r_lme4="inverse.gaussian",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
-from bayeslmm.families import jets
+from bayeslmm.families import _link_rows, jets
 from bayeslmm.families.base import IDENTITY, Link
 
 __all__ = ["LINKS", "latent"]
@@ -113,6 +113,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 mean=jets.exp,
                 log_mean=_unchanged,
                 log_complement=lambda eta: jets.log1mexp(-eta),
+                kernel=_link_rows.log_rows,
             ),
             Link(
                 name="logit",
@@ -123,6 +124,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 mean=jets.expit,
                 log_mean=_softplus_above,
                 log_complement=_softplus_below,
+                kernel=_link_rows.logit_rows,
             ),
             Link(
                 name="probit",
@@ -133,6 +135,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 mean=jets.ndtr,
                 log_mean=jets.log_ndtr,
                 log_complement=lambda eta: jets.log_ndtr(-eta),
+                kernel=_link_rows.probit_rows,
             ),
             Link(
                 name="cloglog",
@@ -143,6 +146,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 mean=lambda eta: -jets.expm1(-jets.exp(eta)),
                 log_mean=jets.log1mexpexp,
                 log_complement=lambda eta: -jets.exp(eta),
+                kernel=_link_rows.cloglog_rows,
             ),
             Link(
                 name="cauchit",
@@ -153,6 +157,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 mean=lambda eta: jets.arccot(-eta) / np.pi,
                 log_mean=lambda eta: jets.log(jets.arccot(-eta)) - np.log(np.pi),
                 log_complement=lambda eta: jets.log(jets.arccot(eta)) - np.log(np.pi),
+                kernel=_link_rows.cauchit_rows,
             ),
             Link(
                 name="inverse",
@@ -163,6 +168,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 mean=lambda eta: 1.0 / eta,
                 log_mean=lambda eta: -jets.log(eta),
                 log_complement=_log_complement_of(lambda eta: 1.0 / eta),
+                kernel=_link_rows.inverse_rows,
             ),
             Link(
                 name="1/mu^2",
@@ -173,6 +179,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 mean=lambda eta: eta**-0.5,
                 log_mean=lambda eta: -0.5 * jets.log(eta),
                 log_complement=_log_complement_of(lambda eta: eta**-0.5),
+                kernel=_link_rows.inverse_square_rows,
                 latex="{}^{{-2}}",
             ),
             Link(
@@ -184,6 +191,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 mean=lambda eta: eta**2,
                 log_mean=lambda eta: jets.log(eta**2),
                 log_complement=_log_complement_of(lambda eta: eta**2),
+                kernel=_link_rows.sqrt_rows,
             ),
             Link(
                 name="atanh",
@@ -204,6 +212,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
                 mean=jets.softplus,
                 log_mean=lambda eta: jets.log(jets.softplus(eta)),
                 log_complement=_log_complement_of(jets.softplus),
+                kernel=_link_rows.softplus_rows,
             ),
         )
     }

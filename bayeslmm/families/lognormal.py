@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from bayeslmm.families import gaussian
 from bayeslmm.families._positive import check
 from bayeslmm.families.base import Family, Parameter, Quantity, register_likelihood
+from bayeslmm.families.kernels import VALUE, Kernel
 
 __all__ = ["LOGNORMAL"]
 
@@ -18,6 +20,15 @@ type Array = np.ndarray
 
 def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
     return gaussian.log_density(np.log(y), mean, aux, trials) - np.log(y)
+
+
+def _rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    sigma = aux[0]
+    for i in range(n):
+        z = (math.log(y[i]) - mean[i]) / sigma
+        value[i] = -0.5 * z * z - math.log(sigma)
+        slope[i] = z / sigma * mean[n + i]
+        slope[n + i] = (z * z - 1.0) / sigma
 
 
 def _response_mean(mu: Array, aux: Mapping[str, Array]) -> Array:
@@ -29,7 +40,7 @@ def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Arra
 
 
 def _simulate(rng: np.random.Generator, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
-    return np.asarray(rng.lognormal(mu, aux["sigma"], size=np.shape(mu)))
+    return np.asarray(np.maximum(rng.lognormal(mu, aux["sigma"], size=np.shape(mu)), np.finfo(float).tiny))
 
 
 def _information(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -64,6 +75,7 @@ LOGNORMAL = Family(
     start_parameters=_start_parameters,
     information=_information,
     response_mean=_response_mean,
+    kernel=Kernel(rows=_rows, needs=VALUE),
     pymc=_pymc,
     log_scale=True,
     latex=r"\mathrm{LogNormal}(\mu_i,\ \sigma)",

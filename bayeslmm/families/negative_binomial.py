@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy.special import gammaln
 
-from bayeslmm.families._counts import LOG_LINKS, check, start
+from bayeslmm.families._counts import LOG_LINKS, check, poisson_counts, start
+from bayeslmm.families._special import rising_excess as rising_excess_and_slope
 from bayeslmm.families.base import Family, Parameter, Quantity, no_count, register_likelihood
 from bayeslmm.families.jets import log1p, rising_excess, times
+from bayeslmm.families.kernels import LOGS, Kernel
 
-__all__ = ["NEGATIVE_BINOMIAL", "SHAPE", "log_density", "log_zero", "start_parameters", "variance"]
+__all__ = ["NEGATIVE_BINOMIAL", "SHAPE", "log_density", "log_zero", "rows", "start_parameters", "variance"]
 
 type Array = np.ndarray
 
@@ -25,6 +28,18 @@ def log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: A
     shape = aux["shape"].value
     constant = rising_excess(aux["shape"].log, y) - gammaln(y + 1.0)
     return times(y, mean.log) - (y + shape) * log1p(mean.value / shape) + constant
+
+
+def rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    """Write the log density, as `log_density` has it."""
+    shape = aux[0]
+    for i in range(n):
+        mu = mean[i]
+        excess, its_slope = rising_excess_and_slope(shape, y[i])
+        spread = math.log1p(mu / shape)
+        value[i] = y[i] * mean[2 * n + i] - (y[i] + shape) * spread + excess
+        slope[i] = y[i] * mean[3 * n + i] - (y[i] + shape) / (shape + mu) * mean[n + i]
+        slope[n + i] = (y[i] + shape) * mu / (shape * (shape + mu)) - spread + its_slope / shape
 
 
 def log_zero(mean: Quantity, aux: Mapping[str, Quantity]) -> Any:
@@ -44,7 +59,7 @@ def _information(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> A
 
 def _simulate(rng: np.random.Generator, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
     shape = np.broadcast_to(aux["shape"], np.shape(mu))
-    return np.asarray(rng.poisson(rng.gamma(shape, mu / shape)), dtype=float)
+    return poisson_counts(rng, rng.gamma(shape, mu / shape))
 
 
 def start_parameters(y: Array, trials: Array | None) -> dict[str, float]:
@@ -72,6 +87,7 @@ NEGATIVE_BINOMIAL = Family(
     start=start,
     start_parameters=start_parameters,
     information=_information,
+    kernel=Kernel(rows=rows, needs=LOGS),
     pymc=_pymc,
     discrete=True,
     extremes=no_count,

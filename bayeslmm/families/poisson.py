@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from bayeslmm.families._counts import LOG_LINKS, check, start
+from bayeslmm.families._counts import LOG_LINKS, check, poisson_counts, start
 from bayeslmm.families.base import Family, Quantity, no_count, register_likelihood
 from bayeslmm.families.jets import Taylor, times
+from bayeslmm.families.kernels import LOGS, Kernel
 
-__all__ = ["POISSON", "log_density"]
+__all__ = ["POISSON", "log_density", "rows"]
 
 type Array = np.ndarray
 
@@ -32,6 +33,13 @@ def _on_log(y: Array, etas: Array, trials: Array | None, order: int) -> Taylor:
     return Taylor(value=value, d1=d1[None], d2=d2[None, None], d3=d3[None, None, None])
 
 
+def rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    """Write y log mu - mu."""
+    for i in range(n):
+        value[i] = y[i] * mean[2 * n + i] - mean[i]
+        slope[i] = y[i] * mean[3 * n + i] - mean[n + i]
+
+
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
     return np.asarray(mu, dtype=float)
 
@@ -41,7 +49,7 @@ def _information(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> A
 
 
 def _simulate(rng: np.random.Generator, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
-    return np.asarray(rng.poisson(mu), dtype=float)
+    return poisson_counts(rng, mu)
 
 
 def _pymc(name: str, mu: Any, aux: Mapping[str, Any], trials: Array | None, observed: Any, weights: Array | None, dims: str) -> Any:
@@ -62,6 +70,7 @@ POISSON = Family(
     start=start,
     information=_information,
     closed=MappingProxyType({("log",): _on_log}),
+    kernel=Kernel(rows=rows, needs=LOGS),
     pymc=_pymc,
     discrete=True,
     latex=r"\mathrm{Poisson}(\mu_i)",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bayeslmm.families import negative_binomial as nb
-from bayeslmm.families._counts import LOG_LINKS, check_positive
+from bayeslmm.families._counts import LOG_LINKS, check_positive, poisson_counts
+from bayeslmm.families._special import log1mexp as log1mexp_and_slope
+from bayeslmm.families._special import rising_excess as rising_excess_and_slope
 from bayeslmm.families._zeros import arrivals, kept_mean, kept_variance, register_density
 from bayeslmm.families.base import Family, Quantity, only_ones
 from bayeslmm.families.jets import log1mexp
+from bayeslmm.families.kernels import LOGS, Kernel
 
-__all__ = ["TRUNCATED_NEGATIVE_BINOMIAL", "log_density", "pymc_log_density", "share", "simulate"]
+__all__ = ["TRUNCATED_NEGATIVE_BINOMIAL", "log_density", "pymc_log_density", "rows", "share", "simulate"]
 
 type Array = np.ndarray
 
@@ -21,6 +25,19 @@ type Array = np.ndarray
 def log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
     """Return the negative binomial log density of counts above 0 (n,), given that they are."""
     return nb.log_density(y, mean, aux, trials) - log1mexp(-nb.log_zero(mean, aux))
+
+
+def rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    """Write the log density, as `log_density` has it."""
+    shape = aux[0]
+    for i in range(n):
+        mu = mean[i]
+        excess, its_slope = rising_excess_and_slope(shape, y[i])
+        spread, share_of = math.log1p(mu / shape), mu / (shape * (shape + mu))
+        kept, by_kept = log1mexp_and_slope(shape * spread)
+        value[i] = y[i] * mean[2 * n + i] - (y[i] + shape) * spread + excess - kept
+        slope[i] = y[i] * mean[3 * n + i] - (y[i] + shape * (1.0 + by_kept)) / (shape + mu) * mean[n + i]
+        slope[n + i] = (y[i] + shape * (1.0 + by_kept)) * share_of - (1.0 + by_kept) * spread + its_slope / shape
 
 
 def share(mu: Array, shape: Array) -> Array:
@@ -37,7 +54,8 @@ def simulate(rng: np.random.Generator, mu: Array, aux: Mapping[str, Array], tria
     ratio = mu / aux["shape"]
     rate = aux["shape"] * np.log1p(ratio)
     rest = (rate - arrivals(rng, rate)) / np.log1p(ratio)
-    return np.asarray(rng.logseries(ratio / (1.0 + ratio)) + rng.poisson(rng.gamma(rest, ratio)), dtype=float)
+    first = np.asarray(rng.logseries(np.minimum(ratio / (1.0 + ratio), np.nextafter(1.0, 0.0))), dtype=float)
+    return np.asarray(first + poisson_counts(rng, rng.gamma(rest, ratio)))
 
 
 def pymc_log_density(y: Any, mu: Any, shape: Any) -> Any:
@@ -66,6 +84,7 @@ TRUNCATED_NEGATIVE_BINOMIAL = Family(
     start=lambda y, trials: np.asarray(y, dtype=float),
     start_parameters=nb.start_parameters,
     response_mean=lambda mu, aux: kept_mean(mu, share(mu, aux["shape"])),
+    kernel=Kernel(rows=rows, needs=LOGS),
     pymc=_pymc,
     discrete=True,
     latex=r"\mathrm{TruncatedNegBinomial}(\mu_i,\ \mathrm{shape})",

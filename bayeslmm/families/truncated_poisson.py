@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from bayeslmm.families import poisson
-from bayeslmm.families._counts import LOG_LINKS, check_positive
+from bayeslmm.families._counts import LOG_LINKS, check_positive, poisson_counts
+from bayeslmm.families._special import log1mexp as log1mexp_and_slope
 from bayeslmm.families._zeros import arrivals, kept_mean, kept_variance, register_density
 from bayeslmm.families.base import Family, Quantity, only_ones
 from bayeslmm.families.jets import log1mexpexp
+from bayeslmm.families.kernels import LOGS, Kernel
 
-__all__ = ["TRUNCATED_POISSON", "log_density", "pymc_log_density", "share", "simulate"]
+__all__ = ["TRUNCATED_POISSON", "log_density", "pymc_log_density", "rows", "share", "simulate"]
 
 type Array = np.ndarray
 
@@ -21,6 +23,14 @@ type Array = np.ndarray
 def log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
     """Return the Poisson log density of counts above 0 (n,), given that they are."""
     return poisson.log_density(y, mean, aux, trials) - log1mexpexp(mean.log)
+
+
+def rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    """Write y log mu - mu - log(1 - exp(-mu))."""
+    for i in range(n):
+        kept, its_slope = log1mexp_and_slope(mean[i])
+        value[i] = y[i] * mean[2 * n + i] - mean[i] - kept
+        slope[i] = y[i] * mean[3 * n + i] - (1.0 + its_slope) * mean[n + i]
 
 
 def share(mu: Array) -> Array:
@@ -34,7 +44,7 @@ def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Arra
 
 def simulate(rng: np.random.Generator, mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
     """Return Poisson counts above 0: the first arrival, then those of the time that is left."""
-    return np.asarray(1.0 + rng.poisson(mu - arrivals(rng, mu)))
+    return 1.0 + poisson_counts(rng, mu - arrivals(rng, mu))
 
 
 def pymc_log_density(y: Any, mu: Any) -> Any:
@@ -60,6 +70,7 @@ TRUNCATED_POISSON = Family(
     simulate=simulate,
     start=lambda y, trials: np.asarray(y, dtype=float),
     response_mean=lambda mu, aux: kept_mean(mu, share(mu)),
+    kernel=Kernel(rows=rows, needs=LOGS),
     pymc=_pymc,
     discrete=True,
     latex=r"\mathrm{TruncatedPoisson}(\mu_i)",

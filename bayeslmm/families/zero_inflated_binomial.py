@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from bayeslmm.families._binomial import LINKS_OF_PROBABILITIES, check, start
+from bayeslmm.families._binomial import rows as binomial_rows
 from bayeslmm.families._zeros import ZI, inflated, kept_mean, kept_variance, start_inflated, thinned
+from bayeslmm.families._zeros import inflate_rows as inflate
 from bayeslmm.families.base import Family, Quantity, none_or_all, register_likelihood
 from bayeslmm.families.binomial import BINOMIAL
+from bayeslmm.families.kernels import PROBABILITY, Kernel
 
 __all__ = ["ZERO_INFLATED_BINOMIAL"]
 
@@ -20,6 +23,11 @@ type Array = np.ndarray
 def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
     n = 1.0 if trials is None else trials
     return inflated(y, BINOMIAL.log_density(y, mean, aux, trials), n * mean.log_complement, aux["zi"])
+
+
+def _rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    binomial_rows(n, y, trials, scale, mean, aux, value, slope)
+    inflate(n, 1, y, aux[0], value, slope)
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -56,6 +64,7 @@ ZERO_INFLATED_BINOMIAL = Family(
     start=_start,
     start_parameters=start_inflated,
     response_mean=lambda mu, aux: kept_mean(mu, 1.0 - aux["zi"]),
+    kernel=Kernel(rows=_rows, needs=PROBABILITY),
     pymc=_pymc,
     discrete=True,
     needs_trials=True,

@@ -10,7 +10,10 @@ import numpy as np
 from bayeslmm.families import poisson
 from bayeslmm.families._counts import LOG_LINKS, check
 from bayeslmm.families._zeros import ZI, inflated, kept_mean, kept_variance, start_inflated, start_positive, thinned
+from bayeslmm.families._zeros import inflate_rows as inflate
 from bayeslmm.families.base import Family, Quantity, no_count, register_likelihood
+from bayeslmm.families.kernels import LOGS, Kernel
+from bayeslmm.families.poisson import rows as poisson_rows
 
 __all__ = ["ZERO_INFLATED_POISSON"]
 
@@ -19,6 +22,11 @@ type Array = np.ndarray
 
 def _log_density(y: Array, mean: Quantity, aux: Mapping[str, Quantity], trials: Array | None) -> Any:
     return inflated(y, poisson.log_density(y, mean, aux, trials), -mean.value, aux["zi"])
+
+
+def _rows(n: int, y: Any, trials: Any, scale: Any, mean: Any, aux: Any, value: Any, slope: Any) -> None:
+    poisson_rows(n, y, trials, scale, mean, aux, value, slope)
+    inflate(n, 1, y, aux[0], value, slope)
 
 
 def _variance(mu: Array, aux: Mapping[str, Array], trials: Array | None) -> Array:
@@ -48,6 +56,7 @@ ZERO_INFLATED_POISSON = Family(
     start=start_positive,
     start_parameters=start_inflated,
     response_mean=lambda mu, aux: kept_mean(mu, 1.0 - aux["zi"]),
+    kernel=Kernel(rows=_rows, needs=LOGS),
     pymc=_pymc,
     discrete=True,
     latex=r"\mathrm{ZeroInflatedPoisson}(\mu_i,\ \mathrm{zi})",

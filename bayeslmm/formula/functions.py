@@ -435,6 +435,7 @@ def _table() -> list[Function]:
         Function(name="offset", kind="special"),
         Function(name="ar", kind="special", min_args=0, max_args=4, keywords=("time", "gr", "p", "cov")),
         Function(name="cbind", kind="special", min_args=2, max_args=2),
+        Function(name="se", kind="special", max_args=2, keywords=("x", "sigma")),
         Function(name="trials", kind="special"),
         Function(name="weights", kind="special"),
     ]

@@ -160,13 +160,15 @@ class Predictor:
 class Response:
     """The left side: `kind` is `plain` (one node), `cbind` (successes, failures) or `trials` (successes, trials).
 
-    `label` is the text as R prints it; `weights` is the node of brms's `y | weights(w)`, where given.
+    `label` is the text as R prints it; `weights` is the node of brms's `y | weights(w)`, `se` that of `y | se(s)`, known standard
+    errors in the place of sigma, where given.
     """
 
     kind: str
     nodes: tuple[Node, ...]
     label: str
     weights: Node | None = None
+    se: Node | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -240,20 +240,44 @@ def _cbind(left: Call, label: str, text: str) -> Response:
     return Response(kind="cbind", nodes=left.args, label=label)
 
 
+_ADDITIONS = ("trials", "weights", "se")
+"""What may stand after the bar of a response."""
+
+
 def _with_additions(left: Binary, label: str, text: str) -> Response:
-    """Read brms's `y | trials(n) + weights(w)`."""
+    """Read brms's `y | trials(n) + weights(w)` and `y | se(s)`."""
     _check_response(left.left, text)
     found: dict[str, Node] = {}
     for sign, item in sum_items(left.right):
-        if not (sign == "+" and isinstance(item, Call) and item.function in ("trials", "weights") and len(item.args) == 1):
-            raise fail("after the bar of a response stand trials(n) and weights(w), joined by '+'", text, item.start, item.end)
+        if not (sign == "+" and isinstance(item, Call) and item.function in _ADDITIONS and len(item.args) == 1):
+            raise fail("after the bar of a response stand trials(n) and weights(w), joined by '+', or se(s)", text, item.start, item.end)
         if item.function in found:
             raise fail(f"{item.function}() is given twice", text, item.start, item.end)
         check_value(item.args[0], text)
+        _check_options(item, text)
         found[item.function] = item.args[0]
+    if "se" in found and len(found) > 1:
+        raise fail("se() cannot be combined with weights() or trials()", text, left.right.start, left.right.end)
     trials = found.get("trials")
     nodes = (left.left,) if trials is None else (left.left, trials)
-    return Response(kind="plain" if trials is None else "trials", nodes=nodes, label=label, weights=found.get("weights"))
+    return Response(
+        kind="plain" if trials is None else "trials", nodes=nodes, label=label, weights=found.get("weights"), se=found.get("se")
+    )
+
+
+def _check_options(item: Call, text: str) -> None:
+    """Refuse options of an addition, but for `se(s, sigma = FALSE)`, the default."""
+    for keyword, value in item.keywords:
+        if item.function != "se" or keyword != "sigma" or not (isinstance(value, Literal) and isinstance(value.value, bool)):
+            raise fail(f"{item.function}() has no option '{keyword}' here", text, item.start, item.end)
+        if value.value:
+            raise fail(
+                "a sigma beside known standard errors is the sd of a random effect of each row: write se(s) and add (1 | row), with a "
+                "column that numbers the rows",
+                text,
+                item.start,
+                item.end,
+            )
 
 
 def _check_response(node: Node, text: str) -> None:

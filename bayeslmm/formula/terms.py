@@ -25,6 +25,7 @@ _PLACES = {
     "gr": "gr() stands only right of a bar: (x | gr(g, cov = A))",
     "cbind": "cbind() stands only on the left side, as the whole response",
     "offset": "offset() stands only on the right side, as a term of its own",
+    "se": "se() stands only after the bar of a response: y | se(s) ~ ...",
     "trials": "trials() stands only after the bar of a response: k | trials(n) ~ ...",
     "weights": "weights() stands only after the bar of a response: y | weights(w) ~ ...",
     **{tag: f"{tag}() marks a random term: {tag}(x | g)" for tag in STRUCTURE_TAGS},

@@ -22,10 +22,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from bayeslmm.linear import blas
+
 __all__ = [
     "Blocks",
     "Levels",
     "Scratch",
+    "Tail",
     "accumulate_dense",
     "accumulate_diagonal",
     "accumulate_pairs",
@@ -38,10 +41,15 @@ __all__ = [
     "finish",
     "map_targets",
     "reduce_right",
+    "small_cholesky",
     "solve_back",
     "solve_sparse",
     "tail_adjoint",
+    "tail_factor",
+    "tail_inverse",
+    "tail_solve",
     "tail_system",
+    "times_lambda",
 ]
 
 type Array = np.ndarray
@@ -53,7 +61,10 @@ class Levels(NamedTuple):
     Per row: `k` columns; where its L starts in the flat Lambda (`lam_at`), its D (k, k) and V (m, k) in the store (`d_at`, `v_at`),
     its G and P (k, k) in the scratch (`g_at`); its own first column `first`. Its later columns, ascending, are
     `cols[col_at[r]:col_at[r + 1]]`; the first `n_sparse` belong to later rows: the pair (a, b) of these with any is at
-    `where[map_at + a * m + b]` in the store. All others are columns `first_tail + j` of the dense matrix M.
+    `where[map_at + a * m + b]` in the store. All others are columns `first_tail + j` of the dense matrix M. Rows from `wide` on meet
+    so many of these, and no later row, that they are taken together by BLAS; the rows before these, from `spread` on, meet no later row
+    either and are taken by dense columns: dense random column j is met by rows `row_of[met_at[j]:met_at[j + 1]]`, in which it is the
+    later column in `place_of`, so that M is gone through once, row by row.
     """
 
     k: Array
@@ -68,6 +79,11 @@ class Levels(NamedTuple):
     map_at: Array
     where: Array
     first_tail: int
+    wide: int
+    spread: int
+    met_at: Array
+    row_of: Array
+    place_of: Array
 
 
 class Blocks(NamedTuple):
@@ -79,12 +95,33 @@ class Blocks(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Per row G = C^-1 L' and P = S^-1 L' (flat), and working space: W (m, k), six matrices (6, k, k)."""
+    """Per row G = C^-1 L' and P = S^-1 L' (flat), and working space: W (m, k), four matrices (4, k, k).
+
+    `stack` (2, c, columns of M): the columns of some of the wide rows at once, c at least k; `all`: VG' or Y of the spread rows, laid out
+    as the store; `at`: the routines of `blas`.
+    """
 
     G: Array
     P: Array
     W: Array
     small: Array
+    stack: Array
+    all: Array
+    at: Array
+
+
+class Tail(NamedTuple):
+    """Working space of the q dense columns: S and B = L'M_tx (q, p + 1), N' and (M N)' (p + 1, q), the bands of L (k, q), U (k, q).
+
+    Entry (d, j) of the bands is that of L in column j's block, in its row and d columns to the left of its diagonal: see `bands`.
+    """
+
+    S: Array
+    B: Array
+    N: Array
+    MN: Array
+    bands: Array
+    U: Array
 
 
 # -------------------------------------------------------------------------------------------------------------------- forward
@@ -100,7 +137,7 @@ def _factor(k: int, lam: Array, lo: int, store: Array, d: int, scratch: Scratch,
         return math.log(s)
     C = scratch.small[0]
     _small_system(k, lam, lo, store, d, scratch.small[1], C)
-    logdet = _small_cholesky(k, C)
+    logdet = small_cholesky(k, C)
     for j in range(k):
         _small_solve(k, lam, lo, j, C, scratch.G, scratch.P, g)
     return logdet
@@ -124,7 +161,7 @@ def _small_system(k: int, lam: Array, lo: int, store: Array, d: int, T: Array, S
 
 
 @njit(cache=True)
-def _small_cholesky(k: int, C: Array) -> float:
+def small_cholesky(k: int, C: Array) -> float:
     """Factor the lower triangle of C in place, S = CC'; return log|S|. All is NaN where S is not positive definite."""
     logdet = 0.0
     for j in range(k):
@@ -179,7 +216,7 @@ def eliminate(levels: Levels, lam: Array, store: Array, M: Array, scratch: Scrat
     """Eliminate all rows in order: `store` and the dense `M` become A' = A_rr - WW'; return sum log|S|."""
     logdet = 0.0
     W = scratch.W
-    for r in range(levels.k.size):
+    for r in range(levels.spread):
         k, v, g, c = levels.k[r], levels.v_at[r], levels.g_at[r], levels.col_at[r]
         m = levels.col_at[r + 1] - c
         logdet += _factor(k, lam, levels.lam_at[r], store, levels.d_at[r], scratch, g)
@@ -192,6 +229,65 @@ def eliminate(levels: Levels, lam: Array, store: Array, M: Array, scratch: Scrat
             row = levels.cols[c + a] - levels.first_tail
             for b in range(a, m):
                 M[row, levels.cols[c + b] - levels.first_tail] -= _dot(k, W, a, b)
+    if levels.spread < levels.wide:
+        logdet += _eliminate_spread(levels, lam, store, M, scratch)
+    if levels.wide < levels.k.size:
+        logdet += _eliminate_wide(levels, lam, store, M, scratch)
+    return logdet
+
+
+@njit(cache=True)
+def _eliminate_spread(levels: Levels, lam: Array, store: Array, M: Array, scratch: Scratch) -> float:
+    """Eliminate the spread rows: first W = V G' of all, then W W' a row of M at a time."""
+    logdet, W = 0.0, scratch.all
+    for r in range(levels.spread, levels.wide):
+        k, v, g = levels.k[r], levels.v_at[r], levels.g_at[r]
+        logdet += _factor(k, lam, levels.lam_at[r], store, levels.d_at[r], scratch, g)
+        for a in range(levels.col_at[r + 1] - levels.col_at[r]):
+            for i in range(k):
+                W[v + a * k + i] = 0.0
+                for j in range(k):
+                    W[v + a * k + i] += scratch.G[g + i * k + j] * store[v + a * k + j]
+    q = levels.met_at.size - 1
+    for j in range(q):
+        for at in range(levels.met_at[j], levels.met_at[j + 1]):
+            _subtract_outer(levels, levels.row_of[at], levels.place_of[at], W, M[j])
+    for r in range(levels.spread, levels.wide):
+        m = levels.col_at[r + 1] - levels.col_at[r]
+        for a in range(q - M.shape[0] + m, m):
+            _subtract_outer(levels, r, a, W, M[levels.cols[levels.col_at[r] + a] - levels.first_tail])
+    return logdet
+
+
+@njit(cache=True)
+def _subtract_outer(levels: Levels, r: int, a: int, W: Array, row: Array) -> None:
+    """Subtract W_a W_b' of later columns b >= a of row r from the row of M that is column a's."""
+    k, v, c = levels.k[r], levels.v_at[r], levels.col_at[r]
+    for i in range(k):
+        own = W[v + a * k + i]
+        for b in range(a, levels.col_at[r + 1] - c):
+            row[levels.cols[c + b] - levels.first_tail] -= own * W[v + b * k + i]
+
+
+@njit(cache=True)
+def _eliminate_wide(levels: Levels, lam: Array, store: Array, M: Array, scratch: Scratch) -> float:
+    """Eliminate the wide rows, as many at once as the stack holds."""
+    logdet, k, W = 0.0, levels.k[levels.wide], scratch.stack[0]
+    step = W.shape[0] // k
+    for start in range(levels.wide, levels.k.size, step):
+        stop = min(start + step, levels.k.size)
+        W[: (stop - start) * k] = 0.0
+        for r in range(start, stop):
+            v, g, c, own = levels.v_at[r], levels.g_at[r], levels.col_at[r], (r - start) * k
+            logdet += _factor(k, lam, levels.lam_at[r], store, levels.d_at[r], scratch, g)
+            for a in range(levels.col_at[r + 1] - c):
+                column = levels.cols[c + a] - levels.first_tail
+                for i in range(k):
+                    total = 0.0
+                    for j in range(k):
+                        total += scratch.G[g + i * k + j] * store[v + a * k + j]
+                    W[own + i, column] = total
+        blas.rank_k(scratch.at, -1.0, W, (stop - start) * k, M)
     return logdet
 
 
@@ -207,7 +303,7 @@ def finish(F: Array, df: float, reml: bool, R: Array, beta: Array, Fbar: Array) 
         for j in range(i + 1):
             R[i, j] = F[j, i]
         beta[i] = F[i, p]
-    logdet = _small_cholesky(p, R)
+    logdet = small_cholesky(p, R)
     _half_solve(p, R, beta)
     pwrss = F[p, p]
     for i in range(p):
@@ -338,15 +434,89 @@ def adjoint(levels: Levels, store: Array, scratch: Scratch, first_inner: int, Mb
     `bar` has the layout of `store` and receives Dbar and Vbar of the rows from `first_inner` on: the first factor's are needed by
     nobody, except that Dbar with Fbar = 0 is L S_full^-1 L', the conditional variance over sigma^2 (`first_inner` = 0).
     """
+    if levels.wide < levels.k.size:
+        _wide_adjoint(levels, store, scratch, first_inner, Mbar, bar, lambar)
+    if levels.spread < levels.wide:
+        _spread_adjoint(levels, store, scratch, first_inner, Mbar, bar, lambar)
+    for r in range(levels.spread - 1, -1, -1):
+        _gather(levels, r, store, bar, Mbar, scratch.W)
+        _row_adjoint(levels, r, store, scratch, first_inner, bar, lambar)
+
+
+@njit(cache=True)
+def _row_adjoint(levels: Levels, r: int, store: Array, scratch: Scratch, first_inner: int, bar: Array, lambar: Array) -> None:
+    """Add the adjoint of one row's L, and write those of its D and V where wanted; Y = Abar V is in `scratch.W`."""
     Y, small = scratch.W, scratch.small
-    for r in range(levels.k.size - 1, -1, -1):
-        k, d, v, g = levels.k[r], levels.d_at[r], levels.v_at[r], levels.g_at[r]
+    k, d, v, g = levels.k[r], levels.d_at[r], levels.v_at[r], levels.g_at[r]
+    m = levels.col_at[r + 1] - levels.col_at[r]
+    _quadratics(k, m, scratch.G, g, store, v, Y, small)
+    _add_factor_adjoint(k, scratch.P, g, store, d, small, lambar, levels.lam_at[r])
+    if r >= first_inner:
+        _block_adjoint(k, m, d, v, Y, small, bar)
+
+
+@njit(cache=True)
+def _spread_adjoint(levels: Levels, store: Array, scratch: Scratch, first_inner: int, Mbar: Array, bar: Array, lambar: Array) -> None:
+    """Do what `adjoint` does for the spread rows, Mbar a row at a time."""
+    Y, q = scratch.all, levels.met_at.size - 1
+    Y[:] = 0.0
+    for j in range(q):
+        for at in range(levels.met_at[j], levels.met_at[j + 1]):
+            _add_products(levels, levels.row_of[at], levels.place_of[at], store, Mbar[j], Y)
+    for r in range(levels.wide - 1, levels.spread - 1, -1):
+        k, v = levels.k[r], levels.v_at[r]
         m = levels.col_at[r + 1] - levels.col_at[r]
-        _gather(levels, r, store, bar, Mbar, Y)
-        _quadratics(k, m, scratch.G, g, store, v, Y, small)
-        _add_factor_adjoint(k, scratch.P, g, store, d, small, lambar, levels.lam_at[r])
-        if r >= first_inner:
-            _block_adjoint(k, m, d, v, Y, small, bar)
+        for a in range(q - Mbar.shape[0] + m, m):
+            _add_products(levels, r, a, store, Mbar[levels.cols[levels.col_at[r] + a] - levels.first_tail], Y)
+        for a in range(m):
+            for i in range(k):
+                scratch.W[a, i] = Y[v + a * k + i]
+        _row_adjoint(levels, r, store, scratch, first_inner, bar, lambar)
+
+
+@njit(cache=True)
+def _add_products(levels: Levels, r: int, a: int, store: Array, row: Array, Y: Array) -> None:
+    """Add Abar V of later column a of row r with those from it on; `row` of the adjoint is column a's."""
+    k, v, c = levels.k[r], levels.v_at[r], levels.col_at[r]
+    first = v + a * k
+    if k == 1:
+        own = store[first]
+        total = row[levels.cols[c + a] - levels.first_tail] * own
+        for b in range(a + 1, levels.col_at[r + 1] - c):
+            value = row[levels.cols[c + b] - levels.first_tail]
+            total += value * store[v + b]
+            Y[v + b] += value * own
+        Y[first] += total
+        return
+    for b in range(a, levels.col_at[r + 1] - c):
+        value = row[levels.cols[c + b] - levels.first_tail]
+        for i in range(k):
+            Y[first + i] += value * store[v + b * k + i]
+        if b > a:
+            for i in range(k):
+                Y[v + b * k + i] += value * store[first + i]
+
+
+@njit(cache=True)
+def _wide_adjoint(levels: Levels, store: Array, scratch: Scratch, first_inner: int, Mbar: Array, bar: Array, lambar: Array) -> None:
+    """Do what `adjoint` does for the wide rows, as many at once as the stack holds."""
+    k, V, Y = levels.k[levels.wide], scratch.stack[0], scratch.stack[1]
+    step = V.shape[0] // k
+    for start in range(levels.wide, levels.k.size, step):
+        stop = min(start + step, levels.k.size)
+        V[: (stop - start) * k] = 0.0
+        for r in range(start, stop):
+            v, c, own = levels.v_at[r], levels.col_at[r], (r - start) * k
+            for a in range(levels.col_at[r + 1] - c):
+                for i in range(k):
+                    V[own + i, levels.cols[c + a] - levels.first_tail] = store[v + a * k + i]
+        blas.symmetric_product(scratch.at, V, (stop - start) * k, Mbar.shape[0], Mbar, Y)
+        for r in range(start, stop):
+            c, own = levels.col_at[r], (r - start) * k
+            for a in range(levels.col_at[r + 1] - c):
+                for i in range(k):
+                    scratch.W[a, i] = Y[own + i, levels.cols[c + a] - levels.first_tail]
+            _row_adjoint(levels, r, store, scratch, first_inner, bar, lambar)
 
 
 @njit(cache=True)
@@ -385,112 +555,201 @@ def evaluate_sparse(
 
 
 @njit(cache=True)
-def tail_system(M: Array, q: int, blocks: Blocks, lam: Array, S: Array, B: Array) -> None:
-    """Write S = I + L'ML (q, q; upper) and B = L'M_tx (q, p + 1) of the dense columns, L block-diagonal over `blocks`."""
+def _fill_bands(blocks: Blocks, lam: Array, bands: Array) -> None:
+    """Write entry (d, j): of L in the row of dense column j, d columns before its diagonal; 0 outside of its block."""
+    bands[:] = 0.0
     for block in range(blocks.at.size):
-        i0, ki, li = blocks.at[block], blocks.k[block], blocks.lam_at[block]
-        for e in range(ki):
-            B[i0 + e, :] = 0.0
-            for a in range(e, ki):
-                B[i0 + e, :] += lam[li + a * ki + e] * M[i0 + a, q:]
-        for other in range(block, blocks.at.size):
-            j0, kj, lj = blocks.at[other], blocks.k[other], blocks.lam_at[other]
-            if ki == 1 and kj == 1:
-                S[i0, j0] = lam[li] * M[i0, j0] * lam[lj]
-            else:
-                _system_pair(M, i0, ki, li, j0, kj, lj, lam, S)
-    for i in range(q):
-        S[i, i] += 1.0
+        at, k, lo = blocks.at[block], blocks.k[block], blocks.lam_at[block]
+        for i in range(k):
+            for d in range(i + 1):
+                bands[d, at + i] = lam[lo + i * k + i - d]
 
 
 @njit(cache=True)
-def _system_pair(M: Array, i0: int, ki: int, li: int, j0: int, kj: int, lj: int, lam: Array, S: Array) -> None:
-    """Write L_I' M_IJ L_J of one pair of blocks."""
-    for e in range(ki):
-        for f in range(kj):
-            total = 0.0
-            for a in range(e, ki):
-                for b in range(f, kj):
-                    total += lam[li + a * ki + e] * M[min(i0 + a, j0 + b), max(i0 + a, j0 + b)] * lam[lj + b * kj + f]
-            S[i0 + e, j0 + f] = total
+def _mirror(A: Array, q: int) -> None:
+    """Copy the upper triangle of the first q rows and columns to the lower one, in squares that fit the cache."""
+    size = 32
+    for top in range(0, q, size):
+        for left in range(top, q, size):
+            for i in range(top, min(top + size, q)):
+                for j in range(max(left, i + 1), min(left + size, q)):
+                    A[j, i] = A[i, j]
 
 
 @njit(cache=True)
-def tail_adjoint(
-    M: Array, q: int, blocks: Blocks, lam: Array, inverse: Array, Z1: Array, N: Array, Fbar: Array, Mbar: Array, lambar: Array, MN: Array
-) -> None:
-    """Write the adjoint of the dense part and add to `lambar`.
+def tail_system(M: Array, q: int, blocks: Blocks, lam: Array, tail: Tail) -> None:
+    """Write S = I + L'ML (q, q; upper), B = L'M_tx (q, p + 1) and the bands of L, block-diagonal over `blocks`."""
+    S, B, bands = tail.S, tail.B, tail.bands
+    _fill_bands(blocks, lam, bands)
+    for block in range(blocks.at.size):
+        at, k, lo = blocks.at[block], blocks.k[block], blocks.lam_at[block]
+        for i in range(at + 1, at + k):
+            for j in range(at, i):
+                M[i, j] = M[j, i]
+        for e in range(k):
+            for c in range(B.shape[1]):
+                total = 0.0
+                for a in range(e, k):
+                    total += lam[lo + a * k + e] * M[at + a, q + c]
+                B[at + e, c] = total
+            row = S[at + e]
+            row[at:] = 0.0
+            for a in range(e, k):
+                factor = lam[lo + a * k + e]
+                for d in range(bands.shape[0]):
+                    for j in range(at, q - d):
+                        row[j] += factor * M[at + a, j + d] * bands[d, j + d]
+            row[at + e] += 1.0
 
-    inverse = S^-1 (q, q; upper), Z1 = S^-1 L'M_tx, N = L Z1 (both (q, p + 1)). Mbar_tt = L S^-1 L' + N Fbar N', Mbar_tx = -N Fbar,
-    Mbar_xx = Fbar; Lbar += 2 diagonal blocks of [M L S^-1 - (M_tx - M N) Fbar Z1']. MN: scratch.
+
+@njit(cache=True)
+def tail_factor(at: Array, tail: Tail) -> float:
+    """Overwrite S by its factor R, S = R'R; return log|S|, NaN where S is not positive definite."""
+    S = tail.S
+    for i in range(S.shape[0]):
+        if not math.isfinite(S[i, i]):
+            return math.nan
+    if blas.cholesky(at, S) != 0:
+        return math.nan
+    logdet = 0.0
+    for i in range(S.shape[0]):
+        logdet += 2.0 * math.log(S[i, i])
+    return logdet
+
+
+@njit(cache=True)
+def tail_solve(at: Array, M: Array, tail: Tail, F: Array) -> None:
+    """Overwrite B by Z1 = S^-1 B and write F = M_xx - B'Z1 (upper triangle), S factored."""
+    B, q = tail.B, tail.S.shape[0]
+    blas.solve_triangle(at, tail.S, True, B)
+    for i in range(F.shape[0]):
+        for j in range(i, F.shape[0]):
+            F[i, j] = M[q + i, q + j]
+    for a in range(q):
+        for i in range(F.shape[0]):
+            for j in range(i, F.shape[0]):
+                F[i, j] -= B[a, i] * B[a, j]
+    blas.solve_triangle(at, tail.S, False, B)
+
+
+@njit(cache=True)
+def tail_inverse(at: Array, tail: Tail) -> None:
+    """Overwrite the factor R of S by S^-1."""
+    blas.invert(at, tail.S)
+
+
+@njit(cache=True)
+def times_lambda(blocks: Blocks, lam: Array, columns: Array, out: Array) -> None:
+    """Write (Lambda times dense random columns)' (m, q), of columns (q, m)."""
+    for block in range(blocks.at.size):
+        at, k, lo = blocks.at[block], blocks.k[block], blocks.lam_at[block]
+        for i in range(k):
+            for c in range(columns.shape[1]):
+                total = 0.0
+                for j in range(i + 1):
+                    total += lam[lo + i * k + j] * columns[at + j, c]
+                out[c, at + i] = total
+
+
+@njit(cache=True)
+def tail_adjoint(at: Array, M: Array, blocks: Blocks, lam: Array, tail: Tail, Fbar: Array, Mbar: Array, lambar: Array) -> None:
+    """Write the adjoint of the dense part and add to `lambar`; Z1 is in `tail.B` and C = S^-1 in `tail.S`.
+
+    N = L Z1. Mbar_tt = L C L' + N Fbar N' (upper triangle), Mbar_tx = -N Fbar, Mbar_xx = Fbar; Lbar += 2 diagonal blocks of
+    [M L C - (M_tx - M N) Fbar Z1'].
     """
-    _low_rank_part(M, q, N, N @ Fbar, Mbar, MN)
+    N, MN = tail.N, tail.MN
+    q, n_x = tail.B.shape
+    times_lambda(blocks, lam, tail.B, N)
+    blas.symmetric_product(at, N, n_x, q, M, MN)
+    NF = Fbar @ N
     Mbar[q:, q:] = Fbar
-    for block in range(blocks.at.size):
-        i0, ki, li = blocks.at[block], blocks.k[block], blocks.lam_at[block]
-        for other in range(block, blocks.at.size):
-            j0, kj, lj = blocks.at[other], blocks.k[other], blocks.lam_at[other]
-            if ki == 1 and kj == 1:
-                value = inverse[i0, j0]
-                Mbar[i0, j0] += lam[li] * value * lam[lj]
-                value *= 2.0 * M[i0, j0]
-                lambar[li] += lam[lj] * value
-                if other > block:
-                    lambar[lj] += lam[li] * value
-            else:
-                _inverse_pair(i0, ki, li, j0, kj, lj, lam, inverse, Mbar)
-                _factor_pair(M, i0, ki, li, j0, kj, lj, lam, inverse, lambar)
-    Q = (M[:q, q:] - MN) @ Fbar
-    for block in range(blocks.at.size):
-        i0, ki, li = blocks.at[block], blocks.k[block], blocks.lam_at[block]
-        lambar[li : li + ki * ki] -= 2.0 * (Q[i0 : i0 + ki] @ Z1[i0 : i0 + ki].T).ravel()
-
-
-@njit(cache=True)
-def _low_rank_part(M: Array, q: int, N: Array, NF: Array, Mbar: Array, MN: Array) -> None:
-    """Write N Fbar N' (upper) and -N Fbar into Mbar, and M_tt N into MN; NF = N Fbar (q, p + 1)."""
-    n_x = N.shape[1]
-    MN[:] = 0.0
     for i in range(q):
-        Mbar[i, q:] = -NF[i]
-        for j in range(i, q):
-            total = 0.0
+        row = Mbar[i]
+        row[i:q] = 0.0
+        for c in range(n_x):
+            factor = NF[c, i]
+            row[q + c] = -factor
+            for j in range(i, q):
+                row[j] += factor * N[c, j]
+    if tail.bands.shape[0] == 1:
+        _scalar_part(M, blocks, tail, Mbar, lambar)
+    else:
+        _mirror(M, q)
+        _mirror(tail.S, q)
+        _block_part(M, blocks, lam, tail, Mbar, lambar)
+    for block in range(blocks.at.size):
+        first, k, lo = blocks.at[block], blocks.k[block], blocks.lam_at[block]
+        for i in range(k):
             for c in range(n_x):
-                total += NF[i, c] * N[j, c]
-                MN[i, c] += M[i, j] * N[j, c]
-            Mbar[i, j] = total
-            if j > i:
-                for c in range(n_x):
-                    MN[j, c] += M[i, j] * N[i, c]
+                factor = 0.0
+                for other in range(n_x):
+                    factor += (M[first + i, q + other] - MN[other, first + i]) * Fbar[other, c]
+                for e in range(k):
+                    lambar[lo + i * k + e] -= 2.0 * factor * tail.B[first + e, c]
 
 
 @njit(cache=True)
-def _inverse_pair(i0: int, ki: int, li: int, j0: int, kj: int, lj: int, lam: Array, inverse: Array, Mbar: Array) -> None:
-    """Add L_I C_IJ L_J' of one pair of blocks, C = S^-1, to Mbar (upper triangle)."""
-    for a in range(ki):
-        for b in range(kj):
-            if i0 + a > j0 + b:
-                continue
-            total = 0.0
-            for e in range(a + 1):
-                for f in range(b + 1):
-                    total += lam[li + a * ki + e] * inverse[min(i0 + e, j0 + f), max(i0 + e, j0 + f)] * lam[lj + b * kj + f]
-            Mbar[i0 + a, j0 + b] += total
+def _scalar_part(M: Array, blocks: Blocks, tail: Tail, Mbar: Array, lambar: Array) -> None:
+    """Do what `_block_part` does where all blocks are of one column, from upper triangles."""
+    C, scale, total = tail.S, tail.bands[0], tail.U[0]
+    q = C.shape[0]
+    total[:] = 0.0
+    for i in range(q):
+        Mbar[i, i] += scale[i] * C[i, i] * scale[i]
+        own = M[i, i] * C[i, i] * scale[i]
+        for j in range(i + 1, q):
+            value = C[i, j]
+            Mbar[i, j] += scale[i] * value * scale[j]
+            total[j] += M[i, j] * value * scale[i]
+        total[i] += own + _triple(M[i, i + 1 : q], C[i, i + 1 :], scale[i + 1 :])
+    for block in range(q):
+        lambar[blocks.lam_at[block]] += 2.0 * total[blocks.at[block]]
 
 
 @njit(cache=True)
-def _factor_pair(M: Array, i0: int, ki: int, li: int, j0: int, kj: int, lj: int, lam: Array, inverse: Array, lambar: Array) -> None:
-    """Add 2 M_IJ L_J C_JI to the adjoint of L_I and, for different blocks, 2 M_JI L_I C_IJ to that of L_J."""
-    for a in range(ki):
-        for b in range(kj):
-            value = 2.0 * M[min(i0 + a, j0 + b), max(i0 + a, j0 + b)]
-            for f in range(b + 1):
-                for e in range(ki):
-                    lambar[li + a * ki + e] += value * lam[lj + b * kj + f] * inverse[min(i0 + e, j0 + f), max(i0 + e, j0 + f)]
-            if j0 > i0:
-                for e in range(a + 1):
-                    for f in range(kj):
-                        lambar[lj + b * kj + f] += value * lam[li + a * ki + e] * inverse[i0 + e, j0 + f]
+def _block_part(M: Array, blocks: Blocks, lam: Array, tail: Tail, Mbar: Array, lambar: Array) -> None:
+    """Add L C L' to Mbar (upper triangle) and the diagonal blocks of 2 M L C to `lambar`; M_tt and C with both triangles."""
+    C, bands, U = tail.S, tail.bands, tail.U
+    q = C.shape[0]
+    for block in range(blocks.at.size):
+        first, k, lo = blocks.at[block], blocks.k[block], blocks.lam_at[block]
+        for e in range(k):
+            _times_bands(C[first + e], bands, U[e])
+        for i in range(k):
+            row = Mbar[first + i]
+            for e in range(i + 1):
+                factor = lam[lo + i * k + e]
+                for j in range(first + i, q):
+                    row[j] += factor * U[e, j]
+            for e in range(k):
+                lambar[lo + i * k + e] += 2.0 * _inner(M[first + i, :q], U[e])
+
+
+@njit(cache=True, fastmath={"reassoc"})
+def _triple(x: Array, y: Array, z: Array) -> float:
+    total = 0.0
+    for j in range(x.size):
+        total += x[j] * y[j] * z[j]
+    return total
+
+
+@njit(cache=True)
+def _times_bands(row: Array, bands: Array, out: Array) -> None:
+    """Write a row (q,) times L'."""
+    for j in range(row.size):
+        out[j] = row[j] * bands[0, j]
+    for d in range(1, bands.shape[0]):
+        for j in range(d, row.size):
+            out[j] += row[j - d] * bands[d, j]
+
+
+@njit(cache=True, fastmath={"reassoc"})
+def _inner(x: Array, y: Array) -> float:
+    total = 0.0
+    for j in range(x.size):
+        total += x[j] * y[j]
+    return total
 
 
 # ------------------------------------------------------------------------------------------------------------ random effects

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import lapack
 
-from bayeslmm.linear import pls
+from bayeslmm.linear import blas, pls
 from bayeslmm.linear.rows import RowMap
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = [
     "row_map",
     "solve",
     "solve_for",
+    "stacked",
     "variances",
     "workspace",
 ]
@@ -95,9 +96,7 @@ class Workspace:
     beta: Array
     Fbar: Array
     lambar: Array
-    S: Array
-    B: Array
-    MN: Array
+    tail: pls.Tail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +198,9 @@ def _dense_is_cheaper(keys: Array, found: _Patterns, factors: Sequence[Factor], 
 
 def _offsets(sizes: Sequence[int] | Array) -> Array:
     """Return (0, s0, s0 + s1, ...): where each of consecutive blocks starts, and the total."""
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    found = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=found[1:])
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,8 +416,44 @@ def _dense_products(factors: Sequence[Factor], columns: _Columns, XY: Array) -> 
     return M
 
 
-def _levels(rows: _Rows, row_lam: Array, first_tail: int) -> pls.Levels:
-    """Return the rows with the map of their later pairs (see `pls.map_targets`)."""
+_WIDE = 12
+"""Dense columns from which on BLAS is worth its calls."""
+_FILLED = 0.25
+"""Share of the dense columns that rows must meet on average for BLAS, which takes all, to be faster."""
+_STACKED = 192
+"""Random columns that BLAS takes at once."""
+
+
+def _first_wide(rows: _Rows, m: Array, n_dense: int) -> int:
+    """Return the first row of the last sparse factor where its rows are wide (see `pls.Levels`), else the number of rows."""
+    if len(rows.first_row) < 2:
+        return rows.k.size
+    first = rows.first_row[-2]
+    wide = n_dense >= _WIDE and m[first:].size > 1 and float(np.mean(m[first:])) >= _FILLED * n_dense
+    return first if wide else rows.k.size
+
+
+_SPREAD = 100
+"""Dense columns from which on M is gone through once, as it does not stay in the nearest cache."""
+
+
+def _spread(levels: pls.Levels, rows: _Rows, q: int) -> pls.Levels:
+    """Return the levels with the later columns of the last sparse factor's rows listed by dense random column (see `pls.Levels`)."""
+    start = rows.col_at[rows.first_row[-2]]
+    entry = start + np.flatnonzero(levels.cols[start:] < levels.first_tail + q)
+    column = levels.cols[entry] - levels.first_tail
+    entry = entry[np.argsort(column, kind="stable")]
+    row = np.searchsorted(rows.col_at, entry, side="right") - 1
+    return levels._replace(
+        spread=rows.first_row[-2],
+        met_at=_offsets(np.bincount(column, minlength=q)),
+        row_of=row.astype(np.int64),
+        place_of=(entry - rows.col_at[row]).astype(np.int64),
+    )
+
+
+def _levels(rows: _Rows, row_lam: Array, first_tail: int, q: int, n_dense: int) -> pls.Levels:
+    """Return the rows with the map of their later pairs (see `pls.map_targets`); `q`: dense random columns, `n_dense`: all of M."""
     n_rows = rows.k.size
     m = np.diff(rows.col_at)
     n_sparse = np.zeros(n_rows, dtype=np.int64)
@@ -424,6 +461,7 @@ def _levels(rows: _Rows, row_lam: Array, first_tail: int) -> pls.Levels:
         below = _offsets(rows.cols < first_tail)
         n_sparse = below[rows.col_at[1:]] - below[rows.col_at[:-1]]
     map_at = _offsets(n_sparse * m)
+    wide = _first_wide(rows, m, n_dense)
     levels = pls.Levels(
         k=rows.k,
         lam_at=row_lam,
@@ -437,7 +475,14 @@ def _levels(rows: _Rows, row_lam: Array, first_tail: int) -> pls.Levels:
         map_at=map_at[:-1],
         where=np.zeros(int(map_at[-1]), dtype=np.int64),
         first_tail=first_tail,
+        wide=wide,
+        spread=wide,
+        met_at=np.zeros(1, dtype=np.int64),
+        row_of=np.zeros(0, dtype=np.int64),
+        place_of=np.zeros(0, dtype=np.int64),
     )
+    if wide == n_rows and n_rows and q >= _SPREAD:
+        levels = _spread(levels, rows, q)
     if levels.where.size:
         pls.map_targets(levels, np.repeat(np.arange(n_rows), rows.k))
     return levels
@@ -459,6 +504,7 @@ def _built(factors: Sequence[Factor], XY: Array, found: _Patterns, columns: _Col
     n, p1 = XY.shape
     lam_at = _offsets([factor.k**2 for factor in factors])
     inner = rows.first_row[1] if columns.n_sparse else 0
+    row_lam = np.repeat(lam_at[np.array(found.sparse, dtype=np.int64)], np.diff(rows.first_row))
     return System(
         n=n,
         p=p1 - 1,
@@ -471,7 +517,7 @@ def _built(factors: Sequence[Factor], XY: Array, found: _Patterns, columns: _Col
         n_columns=columns.total,
         lam_at=tuple(int(at) for at in lam_at[:-1]),
         lam_size=int(lam_at[-1]),
-        levels=_levels(rows, np.repeat(lam_at[np.array(found.sparse, dtype=np.int64)], np.diff(rows.first_row)), columns.first_tail),
+        levels=_levels(rows, row_lam, columns.first_tail, columns.n_dense, len(M)),
         blocks=_blocks(factors, columns, lam_at),
         first_inner=inner,
         store_from=int(rows.d_at[inner]) if inner < rows.k.size else rows.store_size,
@@ -493,7 +539,7 @@ def _blocks(factors: Sequence[Factor], columns: _Columns, lam_at: Array) -> pls.
 
 def workspace(system: System) -> Workspace:
     """Return scratch arrays for evaluations of one system."""
-    size, p1, levels = system.M.shape[0], system.p + 1, system.levels
+    size, p1, levels, q = system.M.shape[0], system.p + 1, system.levels, system.q
     k = max(system.widths, default=1)
     widest = int(np.max(np.diff(levels.col_at), initial=1))
     squares = int(np.sum(levels.k**2))
@@ -502,15 +548,36 @@ def workspace(system: System) -> Workspace:
         bar=np.zeros(system.store.size),
         M=np.empty((size, size)),
         Mbar=np.empty((size, size)),
-        scratch=pls.Scratch(G=np.empty(squares), P=np.empty(squares), W=np.empty((widest, k)), small=np.empty((4, k, k))),
+        scratch=pls.Scratch(
+            G=np.empty(squares),
+            P=np.empty(squares),
+            W=np.empty((widest, k)),
+            small=np.empty((4, k, k)),
+            stack=np.empty((2, stacked(levels), size)),
+            all=np.empty(system.store.size if levels.spread < levels.wide else 0),
+            at=blas.addresses(),
+        ),
         R=np.empty((system.p, system.p)),
         beta=np.empty(system.p),
         Fbar=np.empty((p1, p1)),
         lambar=np.empty(system.lam_size),
-        S=np.empty((system.q, system.q)),
-        B=np.empty((system.q, p1)),
-        MN=np.empty((system.q, p1)),
+        tail=pls.Tail(
+            S=np.empty((q, q)),
+            B=np.empty((q, p1)),
+            N=np.empty((p1, q)),
+            MN=np.empty((p1, q)),
+            bands=np.empty((int(np.max(system.blocks.k, initial=1)), q)),
+            U=np.empty((k, q)),
+        ),
     )
+
+
+def stacked(levels: pls.Levels) -> int:
+    """Return how many columns of wide rows are taken at once, whole rows."""
+    if levels.wide == levels.k.size:
+        return 0
+    k = int(levels.k[levels.wide])
+    return k * min(levels.k.size - levels.wide, max(_STACKED // k, 1))
 
 
 # ------------------------------------------------------------------------------------------------------------------- evaluation
@@ -527,26 +594,26 @@ def evaluate(system: System, work: Workspace, lam: Array, df: float, reml: bool)
             work.store, work.M, work.scratch, work.R, work.beta, work.Fbar, work.bar, work.lambar,
         )  # fmt: skip
         return Evaluation(ld_l2=ld_l2, ld_rx2=ld_rx2, pwrss=pwrss, lambar=work.lambar)
-    ld_l2, Z1, inverse = _forward(system, work, lam)
-    q = system.q
-    F = work.M[q:, q:] - work.B.T @ Z1
+    ld_l2, F = _forward(system, work, lam)
     ld_rx2, pwrss = pls.finish(F, df, reml, work.R, work.beta, work.Fbar)
-    _backward(system, work, lam, Z1, inverse, work.Fbar, system.first_inner)
+    _backward(system, work, lam, work.Fbar, system.first_inner)
     return Evaluation(ld_l2=ld_l2, ld_rx2=ld_rx2, pwrss=pwrss, lambar=work.lambar)
 
 
-def _forward(system: System, work: Workspace, lam: Array) -> tuple[float, Array, Array]:
-    """Eliminate all random columns; return (logdet, Z1 = S^-1 L'M_tx, S^-1 (upper triangle)) of the dense part."""
+def _forward(system: System, work: Workspace, lam: Array) -> tuple[float, Array]:
+    """Eliminate all random columns; return (logdet, F). In `work.tail`: Z1 = S^-1 L'M_tx as B and S^-1 as S."""
     work.store[system.store_from :] = system.store[system.store_from :]
     work.M[...] = system.M
-    logdet, L = factorise(system, work, lam)
+    logdet, _ = factorise(system, work, lam)
     if system.q == 0:
-        return logdet, work.B, work.S
+        return logdet, work.M.copy()
+    F = np.full((system.p + 1, system.p + 1), np.nan)
     if np.isnan(logdet):
-        return np.nan, np.full_like(work.B, np.nan), work.S
-    Z1, _ = lapack.dpotrs(L, work.B, lower=1)
-    C, _ = lapack.dpotri(L, lower=1, overwrite_c=1)
-    return logdet, np.ascontiguousarray(Z1), C.T
+        work.tail.S[...] = work.tail.B[...] = np.nan
+        return np.nan, F
+    pls.tail_solve(work.scratch.at, work.M, work.tail, F)
+    pls.tail_inverse(work.scratch.at, work.tail)
+    return logdet, F
 
 
 def factorise(system: System, work: Workspace, lam: Array) -> tuple[float, Array]:
@@ -556,12 +623,9 @@ def factorise(system: System, work: Workspace, lam: Array) -> tuple[float, Array
     """
     logdet = pls.eliminate(system.levels, lam, work.store, work.M, work.scratch)
     if system.q == 0 or np.isnan(logdet):
-        return logdet, work.S
-    pls.tail_system(work.M, system.q, system.blocks, lam, work.S, work.B)
-    L, info = lapack.dpotrf(work.S.T, lower=1, clean=0, overwrite_a=1)
-    if info != 0:
-        return np.nan, L
-    return logdet + 2.0 * float(np.sum(np.log(np.diagonal(L)))), L
+        return logdet, work.tail.S
+    pls.tail_system(work.M, system.q, system.blocks, lam, work.tail)
+    return logdet + pls.tail_factor(work.scratch.at, work.tail), work.tail.S.T
 
 
 def solve_for(system: System, work: Workspace, lam: Array, L: Array, right: Array) -> tuple[Array, Array]:
@@ -581,8 +645,10 @@ def solve_for(system: System, work: Workspace, lam: Array, L: Array, right: Arra
 
 def inverse_parts(system: System, work: Workspace, lam: Array, L: Array) -> None:
     """Fill `work.bar` and `work.Mbar` with C = Lambda S^-1 Lambda' (upper triangles), `work.lambar` with d log|S| / d Lambda."""
-    inverse = lapack.dpotri(L, lower=1)[0].T if system.q else work.S
-    _backward(system, work, lam, np.zeros_like(work.B), inverse, np.zeros_like(work.Fbar), 0)
+    if system.q:
+        work = replace(work, tail=work.tail._replace(S=np.array(L.T, order="C"), B=np.zeros_like(work.tail.B)))
+        pls.tail_inverse(work.scratch.at, work.tail)
+    _backward(system, work, lam, np.zeros_like(work.Fbar), 0)
 
 
 def by_factor(system: System, vector: Array) -> list[Array]:
@@ -614,16 +680,14 @@ def outer_blocks(system: System, left: Array, right: Array) -> Array:
     return found
 
 
-def _backward(system: System, work: Workspace, lam: Array, Z1: Array, inverse: Array, Fbar: Array, first_inner: int) -> None:
+def _backward(system: System, work: Workspace, lam: Array, Fbar: Array, first_inner: int) -> None:
     """Fill `work.lambar` and `work.Mbar`, and `work.bar` for the levels from `first_inner` on."""
     work.lambar[:] = 0.0
-    Mbar = work.Mbar
     if system.q:
-        N = _times_lambda(system, lam, Z1)
-        pls.tail_adjoint(work.M, system.q, system.blocks, lam, inverse, Z1, N, Fbar, Mbar, work.lambar, work.MN)
+        pls.tail_adjoint(work.scratch.at, work.M, system.blocks, lam, work.tail, Fbar, work.Mbar, work.lambar)
     else:
-        Mbar[...] = Fbar
-    pls.adjoint(system.levels, work.store, work.scratch, first_inner, Mbar, work.bar, work.lambar)
+        work.Mbar[...] = Fbar
+    pls.adjoint(system.levels, work.store, work.scratch, first_inner, work.Mbar, work.bar, work.lambar)
 
 
 def _times_lambda(system: System, lam: Array, columns: Array, *, transposed: bool = False) -> Array:
@@ -643,18 +707,17 @@ def solve(system: System, work: Workspace, lam: Array) -> Solution:
 
     The variances are the diagonal blocks of L (L'Z'WZL + I)^-1 L', read off the adjoint of log|I + L'Z'WZL|.
     """
-    ld_l2, Z1, inverse = _forward(system, work, lam)
+    ld_l2, F = _forward(system, work, lam)
     q, p = system.q, system.p
-    F = work.M[q:, q:] - work.B.T @ Z1 if q else work.M.copy()
     ld_rx2, pwrss = pls.finish(F, 1.0, False, work.R, work.beta, work.Fbar)
     v = np.append(-work.beta, 1.0)
     z = np.zeros(system.n_columns + p + 1)
     z[system.n_columns :] = v
     if q:
-        z[system.levels.first_tail : system.n_columns] = -_times_lambda(system, lam, (Z1 @ v)[:, None])[:, 0]
+        z[system.levels.first_tail : system.n_columns] = -_times_lambda(system, lam, (work.tail.B @ v)[:, None])[:, 0]
     pls.back_substitute(system.levels, work.store, work.scratch, z)
     beta = work.beta.copy()
-    _backward(system, work, lam, Z1, inverse, np.zeros((p + 1, p + 1)), 0)
+    _backward(system, work, lam, np.zeros((p + 1, p + 1)), 0)
     P = np.triu(F[:p, :p])
     return Solution(
         ld_l2=ld_l2,

@@ -25,10 +25,19 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "profile": "profile likelihood of every parameter: the straighter its line, the closer to a normal one",
         "trace": "density and trace of every parameter's draws, chain by chain",
         "rank": "rank ECDF of every parameter's draws, chain by chain (ArviZ)",
+        "pairs": "draws of every two parameters against each other, divergent transitions marked",
+        "energy": "the sampler's energy and its changes, chain by chain, with E-BFMI",
+        "prior_posterior": "the prior of every parameter beside its posterior",
+        "khat": "Pareto k-hat of every row or group left out: where leave-one-out cannot be trusted",
+        "prior_predictive": "responses that the priors alone imply, beside the data (of a model, or of a fit's)",
         "ppc": "the response beside responses simulated from the fit",
     }
 )
 """Kind -> what it shows; each is drawn by `draw(source, **options)` of the module of that name in this package."""
+
+
+OF_MODELS = ("prior_predictive",)
+"""The kinds that are drawn of a model, whether it is fitted or not."""
 
 
 def plot(obj: Any, kind: str, **options: Any) -> Picture:
@@ -37,12 +46,13 @@ def plot(obj: Any, kind: str, **options: Any) -> Picture:
     Parameters
     ----------
     obj
-        A fit, or a `Comparison`.
+        A fit, or a `Comparison`; for `prior_predictive` a `Model` too.
     kind
-        One of `KINDS`: `fitted effects ranef residuals estimates profile trace rank ppc`.
+        One of `KINDS`: `fitted effects ranef residuals estimates profile trace rank pairs energy prior_posterior khat
+        prior_predictive ppc`.
     **options
         Options of that kind, as its `draw` function states them: `group`, `x`, `limit`, `prob`, `seed`, `parameters`, `variables`,
-        `target`, `points`.
+        `target`, `points`, `leave`, `draws`; of `ppc` those of `pp_check`, whose `kind` is `check` here.
 
     Returns
     -------
@@ -71,8 +81,11 @@ def plot(obj: Any, kind: str, **options: Any) -> Picture:
     for name in options:
         if name not in known:
             raise FitError(f"figure {kind!r} has no option {name!r}{suggest(name, known)}")
+    source = source_of(obj)
+    if not source.fits and kind not in OF_MODELS:
+        raise FitError(f"figure {kind!r} is of a fit: fit the model first (of a model alone: {', '.join(OF_MODELS)})")
     with style():
-        picture: Picture = draw(source_of(obj), **options)
+        picture: Picture = draw(source, **options)
     return picture
 
 

@@ -13,12 +13,12 @@ from scipy import stats
 from bayeslmm.errors import FitError
 from bayeslmm.fit import Fit
 from bayeslmm.formula.nodes import Name
+from bayeslmm.model import Model
 
 if TYPE_CHECKING:
     from bayeslmm.design import RandomBlock
-    from bayeslmm.model import Model
 
-__all__ = ["Source", "effect_intervals", "grid_shape", "observed", "pick", "posterior_draws", "response_label", "source_of"]
+__all__ = ["Source", "effect_intervals", "grid_shape", "observed", "pick", "posterior_draws", "response_label", "short", "source_of"]
 
 type Array = np.ndarray
 
@@ -45,14 +45,15 @@ class _Posterior(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The fits to draw, with a unique label for each; all are of the same rows."""
+    """The fits to draw, with a unique label for each; all are of the same rows. Or no fit: a model to draw, `only`."""
 
     fits: tuple[Fit, ...]
     labels: tuple[str, ...]
+    only: Model | None = None
 
     @property
     def model(self) -> Model:
-        return self.fits[0].model
+        return self.only or self.fits[0].model
 
     @property
     def posteriors(self) -> tuple[tuple[str, Any], ...]:
@@ -61,18 +62,20 @@ class Source:
 
 
 def source_of(obj: Any) -> Source:
-    """Return the fits of a fit or comparison.
+    """Return the fits of a fit or comparison, or a model.
 
     Raises
     ------
     FitError
-        The object is neither.
+        The object is none of these.
     """
+    if isinstance(obj, Model):
+        return Source(fits=(), labels=(), only=obj)
     if isinstance(obj, _Compared):
         return Source(fits=tuple(obj.fits), labels=tuple(obj.labels))
     if isinstance(obj, Fit):
         return Source(fits=(obj,), labels=(obj.method,))
-    raise FitError(f"a figure is drawn of a fit or a comparison, not of {type(obj).__name__}")
+    raise FitError(f"a figure is drawn of a fit, a comparison or a model, not of {type(obj).__name__}")
 
 
 def observed(model: Model) -> Array:
@@ -88,7 +91,13 @@ def response_label(model: Model, *, counts: bool = False) -> str:
         first = response.nodes[0] if response is not None else None
         name = first.name if isinstance(first, Name) else design.response_name
         return name if counts else f"{name}, proportion"
-    return design.response_name if design.response_levels is None else f"{design.response_name} = {design.response_levels[-1]}"
+    levels = design.response_levels
+    return design.response_name if levels is None or len(levels) > 2 else f"{design.response_name} = {levels[-1]}"
+
+
+def short(label: str, width: int = 18) -> str:
+    """Return a label of at most `width` characters, cut with an ellipsis."""
+    return label if len(label) <= width else label[: width - 1] + "…"
 
 
 def grid_shape(count: int, widest: int) -> tuple[int, int]:

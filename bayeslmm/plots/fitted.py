@@ -10,7 +10,8 @@ import pandas as pd
 
 from bayeslmm.errors import FitError, suggest
 from bayeslmm.formula.nodes import names_in
-from bayeslmm.plots.common import Source, grid_shape, observed, pick, response_label
+from bayeslmm.plots.common import Source, grid_shape, observed, pick, response_label, short
+from bayeslmm.plots.effects import draw as draw_effects
 from bayeslmm.plots.picture import COLOURS, LINES, MARKERS, MUTED, Picture
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from bayeslmm.fit import Fit
     from bayeslmm.model import Model
 
-__all__ = ["draw"]
+__all__ = ["PredictorAxis", "axis_of", "default_x", "draw", "set_ticks", "show_ticks_above_gaps", "typical"]
 
 AVERAGE = "(average)"
 """A level that no data has: with `new_levels="average"`, a group whose random effects are zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Axis:
+class PredictorAxis:
     """The horizontal axis: the variable, its values at the rows (codes where categorical), where lines are evaluated, ticks."""
 
     name: str
@@ -58,17 +59,19 @@ def draw(source: Source, *, group: str | None = None, x: str | None = None, limi
     model = source.model
     frame = model.frame.loc[model.design.kept]
     block = _block(model, group)
-    name = x or _default_x(model, block)
-    if name is None or block is None:
+    name = x or default_x(model, block)
+    if name is None:
         return _by_level(source, frame, block, prob)
+    if block is None:
+        return draw_effects(source, variables=name, prob=prob)
     if name not in frame.columns:
         raise FitError(
             f"the data have no column {name!r} for the horizontal axis{suggest(name, [str(column) for column in frame.columns])}"
         )
-    return _panels(source, frame, block, _axis(frame, name), limit, prob)
+    return _panels(source, frame, block, axis_of(frame, name), limit, prob)
 
 
-def _panels(source: Source, frame: pd.DataFrame, block: RandomBlock, axis: _Axis, limit: int, prob: float) -> Picture:
+def _panels(source: Source, frame: pd.DataFrame, block: RandomBlock, axis: PredictorAxis, limit: int, prob: float) -> Picture:
     model = source.model
     shown = pick(block.n_levels, limit)
     rows, columns = grid_shape(len(shown), 6)
@@ -84,11 +87,11 @@ def _panels(source: Source, frame: pd.DataFrame, block: RandomBlock, axis: _Axis
         part = slice(position * size, (position + 1) * size)
         for number, frame_of_line in enumerate(lines.values()):
             _line(panel, axis, frame_of_line.iloc[part], number)
-        panel.set_title(_short(block.levels[level]), pad=3, fontsize=8.5)
-        _ticks(panel, axis)
+        panel.set_title(short(block.levels[level]), pad=3, fontsize=8.5)
+        set_ticks(panel, axis)
     for panel in panels[len(shown) :]:
         panel.set_visible(False)
-    _show_ticks_above_gaps(panels, columns, len(shown))
+    show_ticks_above_gaps(panels, columns, len(shown))
     figure.supxlabel(f"{axis.name}   (a panel for each {block.group})", fontsize=9.5)
     figure.supylabel(response_label(model), fontsize=9.5)
     _legend(figure, source, any("lower" in frame_of_line for frame_of_line in lines.values()), prob)
@@ -119,7 +122,7 @@ def _by_level(source: Source, frame: pd.DataFrame, block: RandomBlock | None, pr
             panel.vlines(at, shown["lower"], shown["upper"], color=COLOURS[number], lw=1.3)
         panel.plot(at, shown["estimate"], MARKERS[number], ms=5, color=COLOURS[number], mfc=COLOURS[number] if number == 0 else "white")
         parts.append(shown.assign(fit=label, level=levels))
-    panel.set_xticks(range(len(levels)), [_short(level) for level in levels], rotation=60 if len(levels) > 15 else 0)
+    panel.set_xticks(range(len(levels)), [short(level) for level in levels], rotation=60 if len(levels) > 15 else 0)
     panel.set_xlim(-0.5, len(levels))
     panel.set_xlabel("" if block is None else block.group)
     panel.set_ylabel(response_label(model))
@@ -141,7 +144,7 @@ def _block(model: Model, group: str | None) -> RandomBlock | None:
     return blocks[known.index(group)]
 
 
-def _default_x(model: Model, block: RandomBlock | None) -> str | None:
+def default_x(model: Model, block: RandomBlock | None) -> str | None:
     """Return a numeric predictor that varies by group, else a numeric one, else the first, else None."""
     fixed = list(dict.fromkeys(name for term in model.formula.mean.terms for node in term.variables for name in names_in(node)))
     varying = [] if block is None else [name for term in block.term.effects for node in term.variables for name in names_in(node)]
@@ -152,22 +155,22 @@ def _default_x(model: Model, block: RandomBlock | None) -> str | None:
     return None
 
 
-def _axis(frame: pd.DataFrame, name: str) -> _Axis:
+def axis_of(frame: pd.DataFrame, name: str) -> PredictorAxis:
     column = frame[name]
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         rows = column.to_numpy(dtype=float)
         grid = np.linspace(rows.min(), rows.max(), 40)
-        return _Axis(name=name, rows=rows, grid=grid, values=list(grid), ticks=None, whole=bool(np.all(rows == np.round(rows))))
+        return PredictorAxis(name=name, rows=rows, grid=grid, values=list(grid), ticks=None, whole=bool(np.all(rows == np.round(rows))))
     categories = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else sorted(column.unique())
     codes = pd.Categorical(column, categories=categories).codes.astype(float)
     present = [level for code, level in enumerate(categories) if (codes == code).any()]
     codes = pd.Categorical(column, categories=present).codes.astype(float)
-    return _Axis(
+    return PredictorAxis(
         name=name, rows=codes, grid=np.arange(len(present), dtype=float), values=present, ticks=tuple(str(level) for level in present)
     )
 
 
-def _rows_to_predict(model: Model, frame: pd.DataFrame, block: RandomBlock, level: int, axis: _Axis) -> pd.DataFrame:
+def _rows_to_predict(model: Model, frame: pd.DataFrame, block: RandomBlock, level: int, axis: PredictorAxis) -> pd.DataFrame:
     """Return rows along the axis for one level: other predictors typical, other grouping factors at effect zero."""
     row = int(np.flatnonzero(block.index == level)[0])
     groups = {name for node in block.term.group for name in names_in(node)}
@@ -181,7 +184,7 @@ def _rows_to_predict(model: Model, frame: pd.DataFrame, block: RandomBlock, leve
         if column in others:
             columns[column] = [AVERAGE] * len(axis.grid)
         elif column in fixed - groups:
-            columns[column] = pd.Series([_typical(values)] * len(axis.grid)).astype(
+            columns[column] = pd.Series([typical(values)] * len(axis.grid)).astype(
                 values.dtype if not pd.api.types.is_numeric_dtype(values) else float
             )
         else:
@@ -191,7 +194,7 @@ def _rows_to_predict(model: Model, frame: pd.DataFrame, block: RandomBlock, leve
     return pd.DataFrame(columns)
 
 
-def _typical(values: pd.Series[Any]) -> Any:
+def typical(values: pd.Series[Any]) -> Any:
     """Return the mean of a numeric column, the first level of any other."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return float(values.mean())
@@ -205,7 +208,7 @@ def _predicted(fit: Fit, new: pd.DataFrame, prob: float) -> pd.DataFrame:
     return fit.predict(new, new_levels="average", interval=interval, prob=prob).reset_index(drop=True)
 
 
-def _line(panel: Axes, axis: _Axis, shown: pd.DataFrame, number: int) -> None:
+def _line(panel: Axes, axis: PredictorAxis, shown: pd.DataFrame, number: int) -> None:
     if axis.ticks is not None:
         at = axis.grid + 0.18 * (number + 1)
         if "lower" in shown:
@@ -226,7 +229,7 @@ def _line(panel: Axes, axis: _Axis, shown: pd.DataFrame, number: int) -> None:
     panel.plot(axis.grid, shown["estimate"], ls=LINES[number], color=COLOURS[number], zorder=3 + number)
 
 
-def _ticks(panel: Axes, axis: _Axis) -> None:
+def set_ticks(panel: Axes, axis: PredictorAxis) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if axis.ticks is None:
@@ -237,7 +240,7 @@ def _ticks(panel: Axes, axis: _Axis) -> None:
         panel.set_xlim(-0.4, len(axis.ticks) - 0.3)
 
 
-def _show_ticks_above_gaps(panels: Any, columns: int, count: int) -> None:
+def show_ticks_above_gaps(panels: Any, columns: int, count: int) -> None:
     """Give tick labels to the lowest panel of each column, also where the last row is not full."""
     for panel in panels[max(0, count - columns) : count]:
         panel.tick_params(labelbottom=True)
@@ -255,11 +258,7 @@ def _legend(figure: Picture, source: Source, band: bool, prob: float, markers: b
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 
-def _line_data(block: RandomBlock, shown: np.ndarray, axis: _Axis, lines: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _line_data(block: RandomBlock, shown: np.ndarray, axis: PredictorAxis, lines: dict[str, pd.DataFrame]) -> pd.DataFrame:
     levels = np.repeat([block.levels[level] for level in shown], len(axis.grid))
     values = axis.values * len(shown)
     return pd.concat([frame.assign(fit=label, level=levels, **{axis.name: values}) for label, frame in lines.items()], ignore_index=True)
-
-
-def _short(label: str, width: int = 18) -> str:
-    return label if len(label) <= width else label[: width - 1] + "…"

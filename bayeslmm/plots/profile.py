@@ -77,7 +77,12 @@ def draw_profile(profile: Profile) -> Picture:
 
 
 def _panel(panel: Axes, points: pd.DataFrame, name: str) -> None:
+    points = points.drop_duplicates("value").sort_values("value")
     value, zeta = points["value"].to_numpy(dtype=float), points["zeta"].to_numpy(dtype=float)
+    if len(value) < 2:
+        panel.text(0.5, 0.5, "no profile", transform=panel.transAxes, ha="center", va="center", color=MUTED)
+        panel.set_title("\n| ".join(name.split("|")), fontsize=9)
+        return
     fine = np.linspace(value[0], value[-1], 200)
     panel.plot(fine, PchipInterpolator(value, zeta)(fine), color=COLOURS[0])
     panel.axhline(0.0, color=MUTED, lw=0.6, zorder=0)

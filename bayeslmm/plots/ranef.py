@@ -44,7 +44,7 @@ def draw(source: Source, *, group: str | None = None, limit: int = 150, prob: fl
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
     most = max(min(table["level"].nunique(), limit) for table in tables.values())
-    height = min(9.5, 1.2 + 0.2 * most) if most <= LABELLED else 6.5
+    height = min(9.5, max(2.4, 1.2 + 0.2 * most)) if most <= LABELLED else 6.5
     figure = Picture(figsize=(max(4.2, 1.0 + 2.4 * columns), height * (1.0 if rows == 1 else 0.8 * rows)), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, (name, effect) in zip(axes, panels, strict=False):

@@ -89,12 +89,13 @@ def _posterior_sentence(label: str, fit: Fit) -> str:
     rhat, bulk, tail = (_find(values, *names) for names in (("rhat",), ("ess_bulk", "bulk"), ("ess_tail", "tail")))
     divergences = _find(values, "diverg")
     state = "All checks passed." if fit.diagnose().ok else f"The fit failed these checks: {_failed(fit)}."
+    notes = "".join(f"{note[:1].upper()}{note[1:]}. " for note in (recorded(fit, "notes") or {}).values())
     return (
         f"{label}: the posterior was sampled by NUTS (sampler {_said(fit, 'sampler')}{_SAMPLERS.get(_said(fit, 'sampler'), '')}) "
         f"with PyMC {_version('pymc')} and bayeslmm {_version('bayeslmm')}: "
         f"{chains} chains of {draws} draws after {_said(fit, 'tune')} of warm-up, "
         f"target acceptance {_said(fit, 'target_accept')}, seed {_said(fit, 'seed')}. "
-        f"Largest R-hat {rhat}, smallest bulk ESS {bulk}, smallest tail ESS {tail}, divergent transitions {divergences}. {state} "
+        f"Largest R-hat {rhat}, smallest bulk ESS {bulk}, smallest tail ESS {tail}, divergent transitions {divergences}. {notes}{state} "
         f"Priors are listed in full in the section Priors. {_fixed_results(fit)}"
     )
 

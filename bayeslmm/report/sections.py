@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,9 @@ from bayeslmm.report.records import (
     from_frame,
     number,
 )
+
+if TYPE_CHECKING:
+    from bayeslmm.plots.picture import Picture
 
 __all__ = ["SECTIONS", "Subject", "all_sections"]
 
@@ -198,7 +202,8 @@ def diagnostics(subject: Subject) -> Section:
 
 def figures(subject: Subject) -> Section | None:
     """Figures of the data, the groups, the residuals, and of the draws where there are any."""
-    drawn = _figures(subject, (*_OF_DATA, *(_OF_DRAWS if subject.source.posteriors else ())))
+    posterior = bool(subject.source.posteriors)
+    drawn = (*_figures(subject, _OF_DATA), *(_checks(subject) if posterior else ()), *(_figures(subject, _OF_DRAWS) if posterior else ()))
     return Section(key="figures", title="Figures", blocks=drawn) if drawn else None
 
 
@@ -208,7 +213,19 @@ _OF_DATA = (
     ("residuals", "Residuals against fitted values, and their normal quantiles."),
     ("ppc", "The response beside responses simulated from the fits."),
 )
+_OF_REPLICATES = (
+    (
+        "stat",
+        "Statistics of the response (dark line) among those of simulated responses: near p = 0 or 1 the fit does not reproduce it.",
+    ),
+    (
+        "pit",
+        "Where the observed values lie among simulated ones, as an ECDF less that of uniform values (for a posterior, LOO-PIT: each row "
+        "predicted from all others); the grey band holds 95% of calibrated fits.",
+    ),
+)
 _OF_DRAWS = (
+    ("prior_posterior", "Priors beside the posteriors that the data made of them."),
     (
         "rank",
         "Rank ECDF of the thinned draws, chain by chain: chains that have mixed stay in the grey band (99%).",
@@ -268,11 +285,23 @@ def _figures(subject: Subject, kinds: Sequence[tuple[str, str]]) -> tuple[Block,
     for kind, caption in kinds:
         if (subject.wanted is not None and kind not in subject.wanted) or (kind == "ranef" and not subject.model.design.blocks):
             continue
-        try:
-            blocks.append(Figure(picture=plot(subject.obj, kind), caption=caption, name=kind))
-        except BayesLmmError as refusal:
-            blocks.append(Paragraph(text=f"Figure {kind} could not be drawn: {refusal}"))
+        blocks.append(_drawn(kind, caption, partial(plot, subject.obj, kind)))
     return tuple(blocks)
+
+
+def _checks(subject: Subject) -> tuple[Block, ...]:
+    """Draw further checks against replicates, where `ppc` is wanted."""
+    if subject.wanted is not None and "ppc" not in subject.wanted:
+        return ()
+    return tuple(_drawn(f"ppc_{kind}", caption, partial(plot, subject.obj, "ppc", check=kind)) for kind, caption in _OF_REPLICATES)
+
+
+def _drawn(name: str, caption: str, draw: Callable[[], Picture]) -> Block:
+    """Return a figure, or in its place why it is refused."""
+    try:
+        return Figure(picture=draw(), caption=caption, name=name)
+    except BayesLmmError as refusal:
+        return Paragraph(text=f"Figure {name} could not be drawn: {refusal}")
 
 
 def _groups(model: Model) -> Table:

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pytest
 
 import bayeslmm as bl
+from bayeslmm.bayes.propriety import refuse_improper
 from bayeslmm.cli import main
 from bayeslmm.design import weak_groups
-from bayeslmm.errors import BayesLmmError, DataError, DataWarning, FitError, FormulaError, PriorError
+from bayeslmm.errors import BayesLmmError, ConvergenceWarning, DataError, DataWarning, FitError, FormulaError, PriorError
 
 N = 40
 PLAIN = "y ~ x + (1 | g)"
@@ -269,6 +270,30 @@ def test_options_that_cannot_be_used(options, kind, message):
         model("y ~ x + f + (1 | g)", frame(), **options)
 
 
+LEVELS = [f"g{i}" for i in range(8)]
+K = pd.DataFrame(np.eye(8), index=LEVELS, columns=LEVELS)
+MATRICES = {
+    "none": (None, FitError, r"pass data2=\{'K': matrix\}"),
+    "a list": ([K], FitError, "data2 is a dict"),
+    "another name": ({"Q": K}, FitError, "which data2 does not hold; known: Q"),
+    "no names": ({"K": np.eye(8)}, DataError, "does not name its levels"),
+    "one row": ({"K": np.ones(8)}, DataError, "does not name its levels"),
+    "text": ({"K": "A"}, DataError, "does not name its levels"),
+    "not square": ({"K": K.iloc[:, :7]}, DataError, "square|same names|rows and columns"),
+    "a level missing": ({"K": K.iloc[:7, :7]}, DataError, r"no row for 1 of 8 levels of 'g' \('g7'\)"),
+    "not symmetric": ({"K": K + np.triu(np.full((8, 8), 0.1), 1)}, DataError, "not symmetric: its entries of 'g0' and 'g1'"),
+    "not positive": ({"K": K - 2.0}, DataError, "not positive definite"),
+    "zero": ({"K": K * 0.0}, DataError, "not positive definite"),
+    "missing": ({"K": K * nan}, DataError, "missing or infinite entries"),
+}
+
+
+@pytest.mark.parametrize(("data2", "kind", "message"), MATRICES.values(), ids=MATRICES)
+def test_matrices_that_are_no_covariance_of_the_levels(data2, kind, message):
+    with pytest.raises(kind, match=message):
+        model("y ~ x + (1 | gr(g, cov = K))", frame(), data2=data2)
+
+
 def test_a_parameter_that_the_family_lacks():
     with pytest.raises(FitError, match="no parameter 'sgma'; did you mean 'sigma'"):
         model(bl.formula(PLAIN, sgma="~ x"), frame())
@@ -300,6 +325,110 @@ def test_more_coefficients_than_rows():
     assert ready.dims.p == N
     with pytest.raises(FitError, match="40 rows cannot estimate 40 coefficients"):
         bl.lmer(ready)
+
+
+FLAT = {part: [bl.prior("flat()", part=part)] for part in ("fixed", "intercept", "sd", "aux")}
+SIDES = {"b": np.repeat([0.0, 1.0], 20)}
+IMPROPER = {
+    "sd of two groups": ("y ~ x + (1 | f)", frame(), "gaussian", FLAT["sd"], r"sd \(Intercept\) of 'f' with 2 levels"),
+    "sd of groups that are all of one outcome": (
+        "b ~ 1 + (1 | g)",
+        frame(**SIDES),
+        "bernoulli",
+        FLAT["sd"],
+        "of whose 8 levels only 0 have both",
+    ),
+    "slope that separates": (
+        "b ~ f",
+        frame(b=[0.0, 1.0] * 20),
+        "bernoulli",
+        FLAT["fixed"],
+        r"on fb and .* separated \(f = a: 0 of 20 rows",
+    ),
+    "slope that separates trials": ("k | trials(n) ~ f", frame(k=[0.0, 5.0] * 20), "binomial", FLAT["fixed"], "on fb and .* separated"),
+    "coefficients of which one is infinite": (
+        *("b ~ f", frame(b=np.where(frame()["f"] == "a", 0.0, np.arange(N) % 4 == 1)), "bernoulli"),
+        *([*FLAT["fixed"], *FLAT["intercept"]], r"on fb, \(Intercept\) and .* separated"),
+    ),
+    "counts of zero on one side": (
+        *("k ~ f + (1 | g)", frame(k=[0.0, 3.0] * 20), "poisson"),
+        *([*FLAT["fixed"], *FLAT["intercept"]], "separated"),
+    ),
+    "degrees of freedom": ("y ~ x", frame(), "student", [bl.prior("flat()", part="aux", term="nu")], "nu, whose likelihood does not fall"),
+    "shape of counts": ("k ~ x", frame(), "negative_binomial", FLAT["aux"], "shape, whose likelihood does not fall"),
+    "precision of trials": ("k | trials(n) ~ x", frame(), "beta_binomial", FLAT["aux"], "phi, whose likelihood does not fall"),
+    "sigma of as many coefficients as rows": (
+        *("y ~ x", frame().iloc[:3], "gaussian"),
+        *([*FLAT["fixed"], *FLAT["intercept"], *FLAT["aux"]], "sigma of 3 rows with 2 flat"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("formula", "data", "family", "priors", "message"), IMPROPER.values(), ids=IMPROPER)
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.DataWarning")
+def test_flat_priors_that_leave_no_posterior(formula, data, family, priors, message):
+    with pytest.raises(PriorError, match=message) as caught:
+        bl.brm(formula, data, family, priors=priors, seed=1)
+    assert str(caught.value).startswith("flat() on ")
+    assert str(caught.value).endswith("there is no proper posterior; give it a proper prior")
+
+
+PROPER = {
+    "sd of many groups": (PLAIN, frame(), "gaussian", FLAT["sd"]),
+    "sigma": (PLAIN, frame(), "gaussian", FLAT["aux"]),
+    "all coefficients": (PLAIN, frame(), "gaussian", [*FLAT["fixed"], *FLAT["intercept"]]),
+    "slope of outcomes that overlap": ("b ~ x", frame(), "bernoulli", FLAT["fixed"]),
+    "slope held by the intercept's prior": (
+        *("b ~ f", frame(b=np.where(frame()["f"] == "a", 0.0, np.arange(N) % 4 == 1)), "bernoulli", FLAT["fixed"]),
+    ),
+    "sd of groups with both outcomes": ("b ~ 1 + (1 | g)", frame(), "bernoulli", FLAT["sd"]),
+    "shape of measures": ("y ~ x", frame(y=np.exp(frame()["y"])), "gamma", FLAT["aux"]),
+}
+
+
+@pytest.mark.parametrize(("formula", "data", "family", "priors"), PROPER.values(), ids=PROPER)
+def test_flat_priors_that_the_data_make_proper(formula, data, family, priors):
+    refuse_improper(model(formula, data, family, priors=priors))
+
+
+SAMPLING = {
+    "chains": ({"chains": "4"}, "chains must be a whole number"),
+    "no chains": ({"chains": 0}, "chains must be a whole number of at least 1"),
+    "draws": ({"draws": None}, "draws must be a whole number"),
+    "part of a draw": ({"draws": 1.5}, "draws must be a whole number"),
+    "no tuning": ({"tune": 0}, "tune must be a whole number of at least 1"),
+    "cores": ({"cores": 0}, "cores must be"),
+    "seed": ({"seed": "a"}, "seed must be"),
+    "seed's kind": ({"seed": np.random.default_rng(1)}, "seed must be"),
+    "seed too long": ({"seed": 2**80}, r"below 2\^63"),
+    "target as text": ({"target_accept": "high"}, "target_accept must lie between 0 and 1, not 'high'"),
+    "target as list": ({"target_accept": [0.9]}, "target_accept must lie"),
+    "target missing": ({"target_accept": nan}, "target_accept must lie"),
+    "no sampler": ({"sampler": None}, "unknown sampler None"),
+    "samplers": ({"sampler": ["nutpie"]}, "unknown sampler"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), SAMPLING.values(), ids=SAMPLING)
+def test_options_of_the_sampling(options, message):
+    with pytest.raises(FitError, match=message):
+        bl.brm(PLAIN, frame(), **options)
+
+
+@pytest.mark.sampling
+@pytest.mark.parametrize(
+    ("chains", "draws", "codes"), [(1, 800, {"one_chain"}), (4, 20, {"few_draws"}), (1, 1, {"one_chain", "few_draws"})]
+)
+def test_one_chain_and_few_draws_are_said_and_answered(chains, draws, codes):
+    with pytest.warns(ConvergenceWarning) as caught:
+        fit = bl.brm(PLAIN, frame(), chains=chains, draws=draws, tune=200, seed=1, progressbar=False)
+    assert codes <= {warning.message.code for warning in caught}
+    assert fit.draws().n_draws == chains * draws
+    assert np.isfinite(fit.estimates["estimate"]).all()
+    assert len(str(fit.summary()).splitlines()) > 10
+    assert len(fit.diagnose().table) > 6
+    assert len(fit.tidy()) == len(fit.estimates)
+    assert len(fit.predict(frame().iloc[:3])) == 3
 
 
 # Said once, and answered -----------------------------------------------------------------------------------------------

@@ -125,6 +125,67 @@ def test_run_gives_the_gallery_what_was_asked(command: Any, tmp_path: Path, monk
     assert (tmp_path / "o" / "report.html").exists()
 
 
+# --- Saved fits ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_is_saved_reported_and_checked(command: Any, sleep: Path, tmp_path: Path) -> None:
+    saved, report = tmp_path / "fit.blmm", tmp_path / "again.html"
+    code, out, err = command("fit", sleep, FORMULA, "--engine", "reml", "--save", saved)
+    assert (code, err) == (0, "")
+    assert f"saved: {saved}" in out
+    code, out, err = command("check", saved)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"REML: {FORMULA}\nok ")
+    assert "singular" in out
+    code, out, err = command("report", saved, report)
+    assert (code, err) == (0, "")
+    assert f"report: {report}" in out
+    assert report.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_both_engines_are_saved_as_a_comparison(command: Any, sleep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bayeslmm as bl
+
+    def both(model: Any, sampling: Any) -> Any:
+        return bl.compare(bl.lmer(model), bl.lmer(model, reml=False))
+
+    monkeypatch.setattr(cli, "_ENGINES", {cli.Engine.both: both})
+    saved = tmp_path / "both.blmm"
+    assert command("fit", sleep, FORMULA, "--save", saved)[0] == 0
+    assert bl.load(saved).labels == ("REML", "ML")  # type: ignore[union-attr]
+    code, out, err = command("check", saved)
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if line.endswith(FORMULA)] == [f"REML: {FORMULA}", f"ML: {FORMULA}"]
+
+
+def test_a_saved_fit_that_fails_its_checks_is_exit_code_one(command: Any, tmp_path: Path) -> None:
+    data, saved = tmp_path / "dyestuff2.csv", tmp_path / "fit.blmm"
+    load_dataset("Dyestuff2").to_csv(data, index=False)
+    assert command("fit", data, "Yield ~ 1 + (1 | Batch)", "--engine", "reml", "--save", saved)[0] == 1
+    code, out, err = command("check", saved)
+    assert code == 1
+    assert err == "bayeslmm: checks failed: REML: singular\n"
+    assert "FAIL  singular" in out
+    assert command("report", saved, tmp_path / "out.md")[0] == 1
+    assert (tmp_path / "out.md").exists()
+
+
+def test_a_saved_fit_that_cannot_be_used_is_exit_code_two(command: Any, sleep: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.blmm").write_text("y,x\n1,2\n")
+    for arguments, message in (
+        (("check", tmp_path / "none.blmm"), "none.blmm: no such file"),
+        (("check", tmp_path / "other.blmm"), "other.blmm is not a file that `fit.save` wrote"),
+        (("report", tmp_path / "other.blmm", tmp_path / "o.html"), "other.blmm is not a file that `fit.save` wrote"),
+        (("report", tmp_path / "other.blmm", tmp_path / "o.png"), "o.png: a report is written as .html"),
+        (("fit", sleep, FORMULA, "--save", tmp_path / "none" / "fit.blmm"), "there is no folder"),
+    ):
+        code, out, err = command(*arguments)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "o.html").exists()
+
+
 # --- What cannot be used ------------------------------------------------------------------------------------------------------
 
 

@@ -102,7 +102,8 @@ def test_a_posterior_is_summarised_over_its_draws() -> None:
     np.testing.assert_allclose(icc.loc["adjusted"], expected, rtol=1e-10)
     both = np.var(np.tile([-1.0, 1.0], 10) + np.repeat([-2.0, -1.0, 0.0, 1.0, 2.0], 4), ddof=1)
     assert r2.loc["bayes_conditional", "estimate"] == pytest.approx(np.mean(both / (both + sigma**2)), rel=1e-10)
-    assert r2.loc["bayes_marginal", "estimate"] == pytest.approx(np.mean(FIXED / (FIXED + sigma**2)), rel=1e-10)
+    added = np.var(np.repeat([-2.0, -1.0, 0.0, 1.0, 2.0], 4), ddof=1)
+    assert r2.loc["bayes_marginal", "estimate"] == pytest.approx(np.mean(FIXED / (FIXED + added + sigma**2)), rel=1e-10)
     assert list(r2.columns) == ["estimate", "se", "lower", "upper"]
 
 
@@ -113,6 +114,20 @@ def test_bayesian_r2_of_counts_out_of_trials_is_of_proportions() -> None:
     p = 1 / (1 + np.exp(-np.tile([-1.0, 1.0], 10)))
     expected = np.var(p, ddof=1) / (np.var(p, ddof=1) + np.mean(p * (1 - p) / 4))
     assert bl.r2(Known(model, draws)).loc["bayes_conditional", "estimate"] == pytest.approx(expected, rel=1e-10)  # type: ignore[arg-type]
+
+
+def test_the_bayesian_r2_of_a_mean_and_a_scale_is_arvizs() -> None:
+    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
+
+    rng = np.random.default_rng(1)
+    model = bl.model("y ~ x + (1 | g)", frame(np.arange(20.0)))
+    b, effects, sigma = rng.normal(size=(50, 2)), rng.normal(size=(50, 5, 1)), rng.uniform(1.0, 2.0, 50)
+    draws = Draws(b=b, effects=(effects,), covariance=(np.ones((50, 1, 1)),), aux={"sigma": sigma})
+    mean = b @ model.design.X.T + effects[:, model.design.blocks[0].index, 0]
+    expected = array_stats.bayesian_r2(mean, sigma, "sd", False)
+    found = bl.r2(Known(model, draws)).loc["bayes_conditional"]  # type: ignore[arg-type]
+    assert found["estimate"] == pytest.approx(np.mean(expected), rel=1e-10)
+    assert found["se"] == pytest.approx(np.std(expected, ddof=1), rel=1e-10)
 
 
 def test_a_bad_probability_is_refused() -> None:

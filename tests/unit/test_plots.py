@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayeslmm.classical import lmer
+from bayeslmm.classical import glmer, lmer
 from bayeslmm.datasets import load_dataset
 from bayeslmm.errors import FitError
 from bayeslmm.model import model
 from bayeslmm.plots import KINDS, compare_plot, plot
 from tests.unit.fakes import FakeFit, FakePosterior, compared
 
-OF_DRAWS = ("trace", "rank")
-OF_ESTIMATES = tuple(kind for kind in KINDS if kind != "profile")
+OF_DRAWS = ("trace", "rank", "pairs", "prior_posterior")
+OF_SAMPLERS = ("energy", "khat")
+"""Of the sampler's statistics and the log-likelihood: see `test_plots_draws.py`."""
+OF_ESTIMATES = tuple(kind for kind in KINDS if kind != "profile" and kind not in OF_SAMPLERS)
 """All but the figure that fits again, which needs a fit by the classical engine."""
 
 
@@ -53,7 +55,7 @@ def test_one_fit_alone_is_drawn_too(kind: str, sleep: Any) -> None:
     assert "REML" in plot(FakeFit(sleep), kind).alt
 
 
-@pytest.mark.parametrize("kind", OF_DRAWS)
+@pytest.mark.parametrize("kind", [*OF_DRAWS, "energy"])
 def test_draws_are_asked_of_a_posterior_only(kind: str, sleep: Any) -> None:
     with pytest.raises(FitError, match="shows draws of a posterior, and REML has none"):
         plot(FakeFit(sleep), kind)
@@ -203,9 +205,10 @@ def test_dollar_signs_in_names_are_not_read_as_mathematics() -> None:
 
 
 def test_counts_are_compared_as_counts() -> None:
-    data = load_dataset("Dyestuff").assign(Yield=lambda frame: (frame["Yield"] // 100).astype(float))
-    picture = plot(FakeFit(model("Yield ~ 1 + (1 | Batch)", data), sd=1.0, sigma=1.0), "ppc", n=10)
-    assert picture.axes[0].get_ylabel() == "rows"
+    fit = glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", load_dataset("cbpp"), "binomial", n_agq=0)
+    picture = plot(fit, "ppc", n=10)
+    assert picture.get_supylabel() == "rows"
+    assert picture.data["observed"].sum() == fit.nobs
 
 
 def test_the_same_figure_twice_is_the_same_file(sleep: Any) -> None:

@@ -148,8 +148,13 @@ def test_a_part_that_the_model_lacks_is_refused(frame: pd.DataFrame) -> None:
         ("normal(0, a)", "'a' in the prior .* is not a number"),
         ("normal(0, inf)", "must be finite"),
         ("normal 0 1", "cannot read the prior"),
-        ("horseshoe(1)", "not available yet"),
-        ("R2D2(0.5)", "not available yet"),
+        ("horseshoe(0)", "df of horseshoe.* must be above 0"),
+        ("horseshoe(1, ratio=2)", r"horseshoe\(\) has no argument 'ratio'.*did you mean 'par_ratio'"),
+        ("horseshoe(1, par_ratio=-2)", "par_ratio of horseshoe.* must be above 0"),
+        ("R2D2(1)", "mean_R2 of R2D2.* must lie between 0 and 1"),
+        ("R2D2(0.5, mean_R2=0.4)", "the argument 'mean_R2' stands twice"),
+        ("R2D2(mean_R2=0.4, 2)", "arguments without a name come first"),
+        ("R2D2(0.5, 2, 1, 1, 1)", "has 5 arguments"),
     ],
 )
 def test_what_is_no_distribution_is_refused(text: str, message: str) -> None:
@@ -185,3 +190,112 @@ def test_parameters_with_a_predictor_are_named(frame: pd.DataFrame) -> None:
     assert priors["fixed", "", "sigma_x"] == "normal(0, 0.3)"
     assert ("sd", "h", "sigma_(Intercept)") in priors
     assert ("aux", "", "sigma") not in priors
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("horseshoe()", "horseshoe(df=1, scale_global=1, df_global=1, scale_slab=2, df_slab=4)"),
+        ("horseshoe(3, par_ratio=0.1)", "horseshoe(df=3, scale_global=1, df_global=1, scale_slab=2, df_slab=4, par_ratio=0.1)"),
+        ("R2D2(prec_R2=10, autoscale=FALSE)", "R2D2(mean_R2=0.5, prec_R2=10, cons_D2=0.5, autoscale=FALSE)"),
+        ("normal(mu=1, sigma=2)", "normal(1, 2)"),
+        ("normal(1, sigma = 2)", "normal(1, 2)"),
+    ],
+)
+def test_arguments_by_name_and_by_default(text: str, shown: str) -> None:
+    row = bl.prior(text, part="fixed")
+    assert str(row) == shown
+    assert bl.prior(shown, part="fixed") == row
+
+
+def test_bounds_stand_in_the_table_and_follow_their_row(frame: pd.DataFrame) -> None:
+    rows = [bl.prior("normal(0, 1)", part="fixed", term="x", lower=0), bl.prior("normal(0, 5)", part="sd", upper=3.5)]
+    priors = _priors(frame, "y ~ x + f + (x | g)", rows)
+    assert priors["fixed", "", "x"] == "normal(0, 1), lower=0"
+    assert priors["fixed", "", "fb"].count("lower") == 0
+    assert priors["sd", "g", "x"] == "normal(0, 5), upper=3.5"
+    assert str(bl.prior("student_t(3, 0, 1)", part="aux", term="sigma", lower=1, upper=4)) == "student_t(3, 0, 1), lower=1, upper=4"
+    again = _priors(frame, "y ~ x", [*rows[:1], bl.prior("normal(0, 2)", part="fixed", term="x")])
+    assert again["fixed", "", "x"] == "normal(0, 2)"
+
+
+def test_flat_between_two_bounds_is_uniform() -> None:
+    row = bl.prior("flat()", part="fixed", term="x", lower=-1, upper=3)
+    assert row.distribution.name == "uniform"
+    assert row.distribution.args == (-1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"distribution": "lkj(2)", "part": "cor", "lower": 0}, "takes no bounds"),
+        ({"distribution": "constant(2)", "part": "fixed", "upper": 3}, "takes no bounds"),
+        ({"distribution": "horseshoe()", "part": "fixed", "lower": 0}, "takes no bounds"),
+        ({"distribution": "normal(0, 1)", "part": "fixed", "lower": 2, "upper": 2}, r"lower \(2\) must be below upper \(2\)"),
+        ({"distribution": "normal(0, 1)", "part": "fixed", "lower": "low"}, "lower must be a number, not 'low'"),
+        ({"distribution": "normal(0, 1)", "part": "fixed", "lower": np.nan}, "lower must be a number"),
+    ],
+)
+def test_bounds_where_they_mean_nothing_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(PriorError, match=message):
+        bl.prior(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"distribution": "normal(0, 1)", "part": "sd", "upper": -1}, "leaves nothing of the range of sd"),
+        ({"distribution": "uniform(0, 1)", "part": "fixed", "term": "x", "lower": 2}, "no mass in the range of fixed x"),
+        ({"distribution": "normal(0, 1)", "part": "fixed", "term": "x", "lower": 9}, "no mass in the range of fixed x"),
+    ],
+)
+def test_bounds_that_leave_nothing_are_refused(row: dict[str, object], message: str, frame: pd.DataFrame) -> None:
+    with pytest.raises(PriorError, match=message):
+        bl.model("y ~ x + (1 | g)", frame, priors=[bl.prior(**row)])  # type: ignore[arg-type]
+
+
+def test_thresholds_take_no_bounds(frame: pd.DataFrame) -> None:
+    data = frame.assign(level=pd.Categorical(frame["f"], ordered=True))
+    with pytest.raises(PriorError, match="thresholds take no bounds"):
+        bl.model("level ~ x", data, "cumulative", priors=[bl.prior("normal(0, 1)", part="aux", lower=0)])
+
+
+@pytest.mark.parametrize("text", ["horseshoe()", "R2D2()"])
+def test_a_prior_of_all_coefficients_is_of_all_of_them(text: str, frame: pd.DataFrame) -> None:
+    priors = _priors(frame, "y ~ x + f + (1 | g)", [bl.prior(text, part="fixed")])
+    assert {priors["fixed", "", term] for term in ("x", "fb", "fc")} == {str(bl.prior(text, part="fixed"))}
+    assert priors["intercept", "", "(Intercept)"].startswith("student_t")
+    with pytest.raises(PriorError, match="all coefficients together"):
+        bl.prior(text, part="fixed", term="x")
+    with pytest.raises(PriorError, match="all coefficients together"):
+        bl.prior(text, part="sd")
+    with pytest.raises(PriorError, match="'x' cannot have its own, normal"):
+        bl.model("y ~ x + f", frame, priors=[bl.prior(text, part="fixed"), bl.prior("normal(0, 1)", part="fixed", term="x")])
+
+
+class _TheirPrior:
+    """What is read of a `bambi.Prior`."""
+
+    def __init__(self, name: str, **args: object) -> None:
+        self.name, self.args = name, args
+
+
+def test_bambis_folded_and_truncated_priors_have_their_bounds() -> None:
+    assert str(bl.prior(_TheirPrior("HalfNormal", sigma=2.0), part="fixed", term="x")) == "normal(0, 2), lower=0"
+    truncated = _TheirPrior("TruncatedNormal", mu=1.0, sigma=2.0, lower=-1.0, upper=3.0)
+    assert str(bl.prior(truncated, part="fixed", term="x")) == "normal(1, 2), lower=-1, upper=3"
+    assert str(bl.prior(_TheirPrior("StudentT", nu=3, mu=0, sigma=2.5), part="intercept")) == "student_t(3, 0, 2.5)"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (_TheirPrior("Laplace", mu=0.0, b=1.0), r"no counterpart here; there are: Normal\(mu, sigma\), HalfNormal"),
+        (_TheirPrior("Normal", mu=0.0, sigma=_TheirPrior("HalfNormal", sigma=1.0)), "sigma of bambi.Prior.* must be one number"),
+        (_TheirPrior("Normal", mu=np.zeros(2), sigma=np.ones(2)), "must be one number"),
+        ({"mu": 0}, "not dict"),
+    ],
+)
+def test_a_prior_of_bambi_without_counterpart_is_refused(given: object, message: str) -> None:
+    with pytest.raises(PriorError, match=message):
+        bl.prior(given, part="fixed")

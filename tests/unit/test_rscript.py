@@ -243,3 +243,20 @@ def test_every_family_says_how_R_spells_it() -> None:
     assert {family.r_lme4 for family in FAMILIES.values()} <= known
     without = {name for name, family in FAMILIES.items() if not family.r_brms}
     assert without <= {"negative_binomial1", "truncated_poisson", "truncated_negative_binomial"}
+
+
+def test_bounds_and_joint_priors_in_brms() -> None:
+    data = bl.load_dataset("sleepstudy").assign(x=np.arange(180.0) % 7)
+    rows = [bl.prior("normal(0, 5)", part="fixed", lower=0), bl.prior("normal(0, 9)", part="aux", lower=1, upper=40)]
+    bounded = lines(bl.model("Reaction ~ Days + x + (1 | Subject)", data, priors=rows))
+    assert 'prior("", class = "b", lb = 0)' in bounded
+    assert 'prior(normal(0, 5), class = "b", coef = "Days")' in bounded
+    assert 'prior(normal(0, 9), class = "sigma", lb = 1, ub = 40)' in bounded
+    horseshoe = lines(bl.model("Reaction ~ Days + x", data, priors=[bl.prior("horseshoe(1, par_ratio=0.1)", part="fixed")]))
+    shown = "horseshoe(df=1, scale_global=1, df_global=1, scale_slab=2, df_slab=4, par_ratio=0.1)"
+    assert [line for line in horseshoe if "horseshoe" in line] == [f'prior({shown}, class = "b")']
+    one = [bl.prior("normal(0, 5)", part="fixed", term="x", lower=0)]
+    with pytest.raises(FitError, match="bounds there are of all coefficients together"):
+        bl.model("Reaction ~ Days + x", data, priors=one).to_r("brms")
+    with pytest.raises(FitError, match="no bounds but zero"):
+        bl.model("Reaction ~ Days + (1 | Subject)", data, priors=[bl.prior("normal(0, 5)", part="sd", upper=9)]).to_r("brms")

@@ -40,6 +40,38 @@ def _crossed(n: int = 150) -> pd.DataFrame:
     return pd.DataFrame({"y": y, "x": x, "g": [f"g{i}" for i in g], "h": [f"h{i}" for i in h], "c": [f"c{i}" for i in c]})
 
 
+def _wide() -> pd.DataFrame:
+    """Crossed factors, most levels of one with each of the other: rows that BLAS takes together."""
+    rng = np.random.default_rng(4)
+    g, h = (one.ravel() for one in np.meshgrid(np.arange(16), np.arange(11)))
+    g, h = g[5:], h[5:]
+    x = rng.normal(size=len(g))
+    y = 1.0 + 0.5 * x + rng.normal(size=16)[g] + 0.7 * rng.normal(size=11)[h] * x + rng.normal(size=len(g))
+    return pd.DataFrame({"y": y, "x": x, "g": [f"g{i}" for i in g], "h": [f"h{i}" for i in h]})
+
+
+def _spread() -> pd.DataFrame:
+    """Crossed factors of many levels, few of one with each of the other: rows that are taken by dense column."""
+    rng = np.random.default_rng(5)
+    g, h = np.repeat(np.arange(130), 4), rng.integers(0, 104, 520)
+    x = rng.normal(size=520)
+    y = 1.0 + 0.5 * x + rng.normal(size=130)[g] + 0.7 * rng.normal(size=104)[h] * x + rng.normal(size=520)
+    return pd.DataFrame({"y": y, "x": x, "g": [f"g{i}" for i in g], "h": [f"h{i}" for i in h]})
+
+
+def _errors() -> pd.DataFrame:
+    rng = np.random.default_rng(6)
+    study, s = np.arange(24) % 9, rng.uniform(0.3, 2.0, 24)
+    return pd.DataFrame({"y": 1.0 + rng.normal(size=9)[study] + s * rng.normal(size=24), "s": s, "study": [f"s{i}" for i in study]})
+
+
+def _related() -> pd.DataFrame:
+    """A covariance among the eight subjects of `_sleepstudy`, in another order, and a ninth."""
+    names = [*reversed(bl.load_dataset("sleepstudy")["Subject"].astype(str).unique()[:8]), "other"]
+    A = np.random.default_rng(8).normal(size=(9, 12))
+    return pd.DataFrame(A @ A.T / 12.0, index=names, columns=names)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """A model whose density is checked."""
@@ -94,9 +126,15 @@ CASES = (
     ),
     Case(name="crossed", formula="y ~ x + (1 | g) + (1 | h)", data=_crossed),
     Case(name="crossed_slopes", formula="y ~ x + (x | g) + (x | h) + (1 | c)", data=_crossed),
+    Case(name="wide", formula="y ~ x + (1 | g) + (1 | h)", data=_wide),
+    Case(name="wide_slopes", formula="y ~ x + (x | g) + (x | h)", data=_wide),
+    Case(name="spread", formula="y ~ x + (1 | g) + (1 | h)", data=_spread),
+    Case(name="spread_slopes", formula="y ~ x + (x | g) + (0 + x | h)", data=_spread),
+    Case(name="related", formula="Reaction ~ Days + (Days | gr(Subject, cov = A)) + (1 | site)", options={"data2": {"A": _related()}}),
+    Case(name="all_related", formula="Reaction ~ Days + (1 | gr(Subject, cov = A))", options={"data2": {"A": _related()}}),
+    Case(name="known_errors", formula="y | se(s) ~ 1 + (1 | study)", data=_errors),
+    Case(name="known_errors_brms", formula="y | se(s, sigma = FALSE) ~ 1 + (1 | study)", data=_errors, options={"dialect": "brms"}),
 )
-BY_PYTHON = ("cs", "ar1", "two_correlated_terms", "crossed", "crossed_slopes")
-"""Cases that have dense columns, or correlations that only Python computes: they have no kernel of one call."""
 
 
 def _posterior(density: Density, model: bl.Model, u: np.ndarray) -> dict[str, np.ndarray]:
@@ -117,7 +155,8 @@ def _covariance(model: bl.Model, found: dict[str, np.ndarray]) -> tuple[np.ndarr
         wide = np.eye(len(group.levels))[group.blocks[0].index][:, :, None] * z[:, None, :]
         columns.append(wide.reshape(len(z), -1))
         sd = found[f"sd_{group.label}"]
-        blocks.append(np.kron(np.eye(len(group.levels)), sd[:, None] * found[f"cor_{group.label}"] * sd))
+        among = np.eye(len(group.levels)) if group.known is None else group.known.relationship.among(group.levels)
+        blocks.append(np.kron(among, sd[:, None] * found[f"cor_{group.label}"] * sd))
     covariance = np.zeros((sum(len(one) for one in blocks),) * 2)
     at = 0
     for one in blocks:
@@ -213,9 +252,10 @@ def test_gradient_is_that_of_differences(case: Case) -> None:
         np.testing.assert_allclose(grad * density.scale, slopes, rtol=1e-7, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name not in BY_PYTHON], ids=lambda case: case.name)
-def test_native_density_is_the_same_in_whitened_coordinates(case: Case) -> None:
-    density = density_of(case.model())
+@pytest.mark.parametrize("marginal", [False, True])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_native_density_is_the_same_in_whitened_coordinates(case: Case, marginal: bool) -> None:
+    density = density_of(case.model(), marginal=marginal)
     rng = np.random.default_rng(9)
     root = np.diag(density.scale) @ np.tril(np.eye(density.dim) + 0.1 * rng.normal(size=(density.dim, density.dim)))
     buffer = collapsed_native.laid_out(density, density.start, root)
@@ -226,7 +266,84 @@ def test_native_density_is_the_same_in_whitened_coordinates(case: Case) -> None:
     np.testing.assert_allclose(grad, root.T @ by_u, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["correlated", "two_terms", "ar1", "nested", "weights", "crossed_slopes"])
+MARGINAL = (
+    *(case for case in CASES if case.name in ("three_effects", "ar1", "weights", "powers", "no_intercept", "wide_slopes", "related")),
+    Case(
+        name="flat", formula="Reaction ~ half * Days + (Days | Subject)", priors=(("flat()", "fixed", None), ("flat()", "intercept", None))
+    ),
+    Case(
+        name="normal",
+        formula="Reaction ~ half + (1 | site)",
+        priors=(("normal(9, 3)", "fixed", None), ("normal(200, 50)", "intercept", None)),
+    ),
+)
+
+
+@pytest.mark.parametrize("case", MARGINAL, ids=lambda case: case.name)
+def test_density_without_coefficients_is_the_integral_over_them(case: Case) -> None:
+    """At any coefficients: log p(u) = log p(u, b) - log p(b | u), whose normal distribution has the second derivatives of log p(u, b)."""
+    model = case.model()
+    full, density = density_of(model), density_of(model, marginal=True)
+    inner, rng = density.plan.inner, np.random.default_rng(12)
+    places = [int(np.flatnonzero(full.plan.scalars.slot == slot)[0]) for slot in inner]
+    others = np.setdiff1d(np.arange(full.dim), places)
+    assert len(inner)
+    assert density.dim == len(others)
+    both, one = evaluator(full), evaluator(density)
+    for _ in range(2):
+        u = full.start + full.scale * rng.normal(size=full.dim)
+        size = full.scale[places]
+        gradient = both(u)[1][places] * size
+        H = np.empty((len(inner), len(inner)))
+        for column, place in enumerate(places):
+            step = np.zeros(full.dim)
+            step[place] = full.scale[place]
+            H[:, column] = (both(u + step)[1][places] * size - both(u - step)[1][places] * size) / 2.0  # quadratic: no error of differences
+        away = np.linalg.solve(-H, gradient)
+        log_conditional = 0.5 * np.linalg.slogdet(-H / np.outer(size, size) / (2.0 * np.pi))[1] - 0.5 * away @ -H @ away
+        assert one(u[others])[0] == pytest.approx(both(u)[0] - log_conditional, rel=1e-10, abs=1e-8)
+
+
+@pytest.mark.parametrize("case", MARGINAL, ids=lambda case: case.name)
+def test_gradient_without_coefficients_is_that_of_differences(case: Case) -> None:
+    density = density_of(case.model(), marginal=True)
+    evaluate, rng = evaluator(density), np.random.default_rng(2)
+    u = density.start + density.scale * rng.normal(size=density.dim)
+    steps = np.diag(density.scale) * 1e-4
+    slopes = [(8 * (evaluate(u + h)[0] - evaluate(u - h)[0]) - evaluate(u + 2 * h)[0] + evaluate(u - 2 * h)[0]) / 12e-4 for h in steps]
+    np.testing.assert_allclose(evaluate(u)[1] * density.scale, slopes, rtol=1e-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", [MARGINAL[-1], MARGINAL[-3]], ids=lambda case: case.name)
+def test_coefficients_and_effects_are_drawn_from_their_joint_distribution(case: Case) -> None:
+    """Twin: the normal distribution of (coefficients, effects) given the response, their priors and the other parameters."""
+    model = case.model()
+    density = density_of(model, marginal=True)
+    u = density.start + 0.3 * density.scale * np.random.default_rng(4).normal(size=density.dim)
+    n, design, plan = 5_000, model.design, density.plan
+    values = collapsed_effects.values_of(density, np.tile(u, (n, 1)))
+    found = _posterior(density, model, u)
+    drawn = collapsed_effects.effects(density, values, np.random.default_rng(5))
+    flat = np.concatenate([values.x[:, plan.inner], *(one.reshape(n, -1) for one in drawn)], axis=1)
+    Z, covariance = _covariance(model, found)
+    X = (design.X - density.means)[:, plan.inner]
+    precision = np.zeros((len(plan.inner) + Z.shape[1],) * 2)
+    precision[: len(plan.inner), : len(plan.inner)] = np.diag(plan.inner_precision)
+    precision[len(plan.inner) :, len(plan.inner) :] = np.linalg.inv(covariance)
+    XZ = np.hstack([X, Z])
+    precision += XZ.T @ (design.weights[:, None] * XZ) / found["sigma"] ** 2
+    rest = np.setdiff1d(np.arange(density.p), plan.inner)
+    y = design.y - design.offset - (design.X - density.means)[:, rest] @ values.x[0, rest]
+    right = XZ.T @ (design.weights * y) / found["sigma"] ** 2
+    right[: len(plan.inner)] += plan.inner_precision * plan.inner_mean
+    mean, spread = np.linalg.solve(precision, right), np.linalg.inv(precision)
+    deviation = np.sqrt(np.diag(spread))
+    standard = (flat - mean) / deviation
+    assert np.max(np.abs(standard.mean(axis=0))) < 4.5 / np.sqrt(n)
+    assert np.max(np.abs(standard.T @ standard / n - spread / np.outer(deviation, deviation))) < 6.0 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("name", ["correlated", "two_terms", "ar1", "nested", "weights", "crossed_slopes", "wide_slopes", "related"])
 def test_effects_are_drawn_from_their_distribution_given_the_parameters(name: str) -> None:
     (case,) = [one for one in CASES if one.name == name]
     model = case.model()
@@ -251,7 +368,7 @@ def test_effects_are_drawn_from_their_distribution_given_the_parameters(name: st
 
 
 def test_effects_do_not_depend_on_the_chunk() -> None:
-    density = density_of(CASES[-1].model())
+    density = density_of(MARGINAL[-1].model())
     values = collapsed_effects.values_of(density, density.start + 0.1 * np.random.default_rng(0).normal(size=(7, density.dim)))
     one, other = (collapsed_effects.effects(density, values, np.random.default_rng(1), chunk=chunk) for chunk in (3, 100))
     for a, b in zip(one, other, strict=True):

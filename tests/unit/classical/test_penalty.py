@@ -321,3 +321,14 @@ def test_where_a_penalty_has_no_place(rows) -> None:
 def test_logit_of_no_coefficients(rows) -> None:
     fit = bl.glmer("cbind(hits, size - hits) ~ 1", rows, penalty="jeffreys")
     assert fit.beta[0] == pytest.approx(logit((rows["hits"].sum() + 0.5) / (rows["size"].sum() + 1.0)), rel=1e-8)
+
+
+def test_a_prior_of_bambi_is_a_penalty_and_bounds_are_none() -> None:
+    class TheirPrior:
+        name, args = "Normal", {"mu": 0.0, "sigma": 2.5}
+
+    assert penalty_of(TheirPrior()) == penalty_of("normal(0, 2.5)")
+    data = bl.load_dataset("cbpp")
+    row = bl.prior("normal(0, 1)", part="fixed", lower=0)
+    with pytest.raises(FitError, match="takes no bounds, as normal\\(0, 1\\), lower=0 has"):
+        bl.glmer("incidence | trials(size) ~ period", data, "binomial", penalty=[row])
