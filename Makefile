@@ -48,6 +48,7 @@ bench: setup
 	$(BIN)/python benchmarks/classical.py --out benchmarks/results/classical.md
 	$(BIN)/python benchmarks/nist.py --out benchmarks/results/nist.md
 	$(BIN)/python benchmarks/loci.py
+	$(BIN)/python benchmarks/bayes.py --out benchmarks/results/bayes.md
 
 notebooks: setup
 	$(BIN)/python -m pytest tests/test_notebooks.py

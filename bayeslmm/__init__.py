@@ -47,6 +47,7 @@ _EXPORTS = {
     "bayeslmm.effects.comparisons": ("comparisons",),
     "bayeslmm.effects.emmeans": ("emmeans",),
     "bayeslmm.effects.hypothesis": ("hypothesis",),
+    "bayeslmm.effects.pooling": ("Pooling", "pooling"),
     "bayeslmm.effects.predictions": ("predictions",),
     "bayeslmm.effects.slopes": ("slopes",),
     "bayeslmm.effects.variance": ("icc", "r2"),
@@ -119,6 +120,8 @@ if TYPE_CHECKING:
     from bayeslmm.effects.comparisons import comparisons as comparisons
     from bayeslmm.effects.emmeans import emmeans as emmeans
     from bayeslmm.effects.hypothesis import hypothesis as hypothesis
+    from bayeslmm.effects.pooling import Pooling as Pooling
+    from bayeslmm.effects.pooling import pooling as pooling
     from bayeslmm.effects.predictions import predictions as predictions
     from bayeslmm.effects.slopes import slopes as slopes
     from bayeslmm.effects.variance import icc as icc

@@ -6,7 +6,8 @@ For each design, parameters are drawn from the priors and a response from the mo
 posterior is sampled, and the true value of each parameter is ranked among 99 of its draws, thinned to be near independent. The sum of the
 log-likelihood is ranked too: it sees what no parameter alone does, such as a posterior that has forgotten the data (Modrák et al. 2023).
 Source: Talts, Betancourt, Simpson, Vehtari and Gelman (2018), arXiv 1804.06788; the simultaneous band of the ECDF is that of Säilynoja,
-Bürkner and Vehtari (2022), Statistics and Computing 32.
+Bürkner and Vehtari (2022), Statistics and Computing 32. The loop is this file's own: simuk, the library for it, calls `pm.sample` on a
+PyMC model, and so reaches neither the samplers without one nor what lies between formula and PyMC.
 
 A data set's ranks depend on its number alone. They are kept in one file for each study (`--state`), so that a run can be stopped and
 continued, and lengthened by a greater `--sets`.
@@ -31,12 +32,7 @@ from scipy import stats
 from scipy.special import bdtr, expit
 
 import bayeslmm as bl
-from bayeslmm.bayes import draws as arrays
-from bayeslmm.bayes import samplers
 from bayeslmm.bayes.checks import scalar_draws
-from bayeslmm.bayes.nuts import nuts
-from bayeslmm.bayes.samplers import Settings
-from bayeslmm.bayes.translate import translate
 
 LEVEL = 0.99
 """Of the simultaneous band."""
@@ -242,9 +238,11 @@ def model_of(case_name: str) -> bl.Model:
     return bl.model(case.formula, case.frame.assign(y=simulated(case, 0)[1]), case.family, priors=rows)
 
 
-def _by_fit(case: Case, sampler: str, y: Array, seed: int) -> tuple[Any, Array]:
-    """Return the posterior of a fit by `brm` and its log-likelihood (draws,)."""
-    model = model_of(case.name)
+def ranks(case_name: str, sampler: str, number: int) -> dict[str, Any]:
+    """Return the rank of each true value among the posterior's draws of one data set, its divergences, and the draws' correlation."""
+    case = CASES[case_name]
+    truth, y, seed = simulated(case, number)
+    model = model_of(case_name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bl.BayesLmmWarning)
         fit = bl.brm(
@@ -258,64 +256,12 @@ def _by_fit(case: Case, sampler: str, y: Array, seed: int) -> tuple[Any, Array]:
             target_accept=TARGET_ACCEPT,
             progressbar=False,
         )
-    return fit.tree, fit.tree["log_likelihood"]["y"].sum("obs").values[0]
-
-
-def _by_compiled(case: Case, sampler: str, y: Array, seed: int) -> tuple[Any, Array]:
-    """Return the same of the model as PyMC, compiled once for each design: `brm` would compile it for each response."""
-    model = model_of(case.name)
-    compiled, kind = _compiled(case.name)
-    settings = Settings(
-        chains=1,
-        draws=KEPT * case.thin,
-        tune=case.tune,
-        cores=1,
-        seed=seed,
-        target_accept=TARGET_ACCEPT,
-        progressbar=False,
-        key="",
-    )
-    tree = nuts(compiled.with_data(response=y.astype(kind)), settings)
-    draws = arrays.draws_of(model, tree["posterior"].to_dataset())
-    return tree, arrays.log_likelihood(model.on(replace(model.design, y=y)), draws).sum(axis=1)
-
-
-@cache
-def _compiled(case_name: str) -> tuple[Any, np.dtype[Any]]:
-    """Return nutpie's density of a design's model whose response can be exchanged, and the response's type."""
-    import pytensor
-    from pytensor.configdefaults import config
-
-    model = model_of(case_name)
-    translated = translate(model)
-    constant = translated.rvs_to_values[translated["y"]]
-    response = pytensor.shared(np.asarray(constant.data), name="response")
-    translated.rvs_to_values[translated["y"]] = response
-    del translated.values_to_rvs[constant]
-    translated.values_to_rvs[response] = translated["y"]
-    with config.change_flags(numba__fastmath=False):
-        return samplers._compiled(translated, arrays.posterior_names(model), case_name), np.asarray(constant.data).dtype
-
-
-POSTERIORS: Mapping[str, Callable[[Case, str, Array, int], tuple[Any, Array]]] = {
-    "collapsed": _by_fit,
-    "direct": _by_fit,
-    "nutpie": _by_compiled,
-}
-"""Sampler -> function of (case, sampler, response, seed) that returns the tree and the log-likelihood (draws,)."""
-
-
-def ranks(case_name: str, sampler: str, number: int) -> dict[str, Any]:
-    """Return the rank of each true value among the posterior's draws of one data set, its divergences, and the draws' correlation."""
-    case = CASES[case_name]
-    truth, y, seed = simulated(case, number)
-    tree, log_likelihood = POSTERIORS[sampler](case, sampler, y, seed)
-    draws = {name: values[0] for name, values in scalar_draws(tree["posterior"].to_dataset(), random=True).items()}
-    draws["log_likelihood"] = log_likelihood
+    draws = {name: values[0] for name, values in scalar_draws(fit.tree["posterior"].to_dataset(), random=True).items()}
+    draws["log_likelihood"] = fit.tree["log_likelihood"]["y"].sum("obs").values[0]
     return {
         "set": number,
         "ranks": {name: int(np.sum(draws[name][:: case.thin] < value)) for name, value in truth.items()},
-        "divergences": int(tree["sample_stats"]["diverging"].sum()),
+        "divergences": int(fit.tree["sample_stats"]["diverging"].sum()),
         "correlation": round(float(np.mean([_lag_one(draws[name][:: case.thin]) for name in truth])), 3),
     }
 

@@ -2,7 +2,7 @@
 
 No graph is compiled: the density is one Numba kernel for all models, kept in Numba's cache. The search for the posterior mode and the
 differences of its gradient give a normal approximation, in whose coordinates NUTS starts and runs, so that its own adaptation has
-little left to do. See `collapsed_density` for the mathematics.
+little left to do. Coefficients with normal or flat priors are integrated out and drawn too. See `collapsed_density` for the mathematics.
 """
 
 from __future__ import annotations

@@ -299,8 +299,10 @@ def brm(
         Same seed, same draws. Default: a fresh one, kept in `.provenance`.
     sampler
         `"auto"`: the first of `"collapsed"`, `"direct"` and `"nutpie"` that can sample the model. `"collapsed"` integrates the random
-        effects of a Gaussian linear mixed model out and draws them afterwards; `"direct"` samples generalised ones on a density that is
-        compiled already: the same posterior in a fraction of the time. On the PyMC model: `"nutpie"`, `"pymc"`, `"numpyro"`, `"blackjax"`.
+        effects of a Gaussian linear mixed model out, and coefficients of normal or flat priors, and draws them afterwards; it starts from
+        the posterior's normal approximation, so that `tune=100` does where time matters. `"direct"` samples generalised ones on a density
+        that is compiled already: the same posterior in a fraction of the time. On the PyMC model: `"nutpie"`, `"pymc"`, `"numpyro"`,
+        `"blackjax"`.
     target_accept
         NUTS's target acceptance between 0 and 1; raise it against divergences. Default: 0.9, and 0.8 for `"collapsed"`.
     progressbar

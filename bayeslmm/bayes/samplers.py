@@ -77,10 +77,14 @@ def _translated(run: PymcSampler, package: str) -> Sampler:
 
     def run_translated(model: Model, names: Sequence[str], settings: Settings) -> Any:
         from pytensor.configdefaults import config
+        from pytensor.scalar.basic import autocast_float_as
 
         # Reassociated sums depend on what the compiler inlines, which differs between a first compilation and one from its cache.
         with config.change_flags(numba__fastmath=False):
-            translated, before = translate(model), cpu_seconds()
+            # Numbers of one type, so that models that differ in them share a density.
+            with autocast_float_as("float64"):  # type: ignore[no-untyped-call]
+                translated = translate(model)
+            before = cpu_seconds()
             raw = run(translated, names, settings)
         raw["sample_stats"].attrs.setdefault(SECONDS, cpu_seconds() - before)
         return raw

@@ -449,5 +449,5 @@ def _free(
 
 
 def _collapse(column: tuple[float, ...]) -> Any:
-    """Return one number where all elements have the same argument, else an array; an array in any case, whose precision PyTensor keeps."""
-    return np.array(column[0] if len(set(column)) == 1 else column, dtype=float)
+    """Return one number where all elements have the same argument, else an array."""
+    return column[0] if len(set(column)) == 1 else np.array(column)

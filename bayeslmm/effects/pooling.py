@@ -101,7 +101,7 @@ class Pooling:
             common = wide.loc[:, wide.notna().any()].dropna()
             for method in wide.columns:
                 values = common[method] if method in common else pd.Series(dtype=float)
-                sd = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+                sd = float((values - values.iloc[0]).std(ddof=1)) if len(values) > 1 else np.nan
                 rows.append((term, method, sd, len(values), population.get(method, {}).get(term, np.nan)))
         return pd.DataFrame(rows, columns=["term", "method", "sd", "n_levels", "population_sd"])
 
@@ -147,7 +147,8 @@ class Pooling:
         lines += [shown.rename_axis(index=None, columns=None).to_string(float_format=lambda value: f"{value:.4g}")]
         whole = self.factors[(self.factors["level"] == _ALL) & self.factors["term"].isin(self.effects)]
         lines += ["", "Pooling factor (0: none, 1: complete)"]
-        lines += [f"  {row.term}: {row.pooling_factor:.3f} by {self.labels[row.method]}" for row in whole.itertuples()]
+        factors = zip(whole["term"], whole["method"].astype(str), whole["pooling_factor"], strict=True)
+        lines += [f"  {term}: {factor:.3f} by {self.labels[method]}" for term, method, factor in factors]
         lines += ["", *self._sentences()]
         return "\n".join(lines).rstrip()
 
@@ -155,7 +156,7 @@ class Pooling:
         """Return what is undefined, a line for each term and reason."""
         grouped = self.undefined.groupby(["method", "term", "reason"], sort=False)["level"]
         return [
-            f"Undefined: {term} by {self.labels[method]} for {_listed(levels.tolist(), self.group)}: {reason}"
+            f"Undefined: {term} by {self.labels[str(method)]} for {_listed(levels.tolist(), self.group)}: {reason}"
             for (method, term, reason), levels in grouped
         ]
 

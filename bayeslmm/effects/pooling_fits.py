@@ -27,7 +27,7 @@ _LOOSE = 1e-7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Coefficients (K,) of one set of rows with standard errors, NaN where undefined; residual degrees of freedom; position -> why undefined."""
+    """Coefficients (K,) of some rows with standard errors, NaN where undefined; degrees of freedom; position -> why undefined."""
 
     coef: Array
     se: Array

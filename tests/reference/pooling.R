@@ -14,11 +14,10 @@ tight <- function(formula, data, ...) {
                                             check.conv.grad = "ignore", check.conv.hess = "ignore"), ...)
 }
 tight_glmer <- function(formula, data, family) {
-  glmer(formula, data, family, control = glmerControl(optimizer = "bobyqa", optCtrl = list(rhoend = 1e-11, maxfun = 1e5),
+  glmer(formula, data, family, control = glmerControl(optimizer = "bobyqa", tolPwrss = 1e-13, optCtrl = list(rhoend = 1e-11, maxfun = 1e5),
                                                       check.conv.grad = "ignore", check.conv.hess = "ignore"))
 }
 plain <- function(m) {m <- as.matrix(m); list(rows = I(rownames(m)), columns = I(colnames(m)), values = unname(m))}
-limits <- function(fit) {d <- df.residual(fit); if (d == 0) matrix(NA_real_, length(coef(fit)), 2) else confint.default(fit)}
 
 each <- function(formula, data, group, by = lm, ...) {
   parts <- split(data, data[[group]])
@@ -28,10 +27,10 @@ each <- function(formula, data, group, by = lm, ...) {
   intervals <- lapply(fits, function(fit) suppressWarnings(unname(as.matrix(confint.lm(fit)))))
   list(coef = plain(coefs), n = sapply(parts, nrow), confint = intervals)
 }
-wald <- function(fit) unname(as.matrix(confint.default(fit)))
-condsd <- function(fit, group) {
-  variances <- attr(ranef(fit, condVar = TRUE)[[group]], "postVar")
-  t(apply(variances, 3, diag))
+condvar <- function(fit, group) {
+  frame <- ranef(fit, condVar = TRUE)[[group]]
+  variances <- attr(frame, "postVar")
+  plain(matrix(sapply(seq_len(ncol(frame)), function(k) variances[k, k, ]), nrow(frame), dimnames = dimnames(as.matrix(frame))))
 }
 
 result <- list()
@@ -45,7 +44,7 @@ result$sleepstudy183 <- list(
   complete = list(coef = coef(lm(reaction ~ days, d)), confint = unname(confint(lm(reaction ~ days, d)))),
   partial = lapply(forms, function(random) {
     fit <- tight(as.formula(paste("reaction ~ 1 + days +", random)), d)
-    list(random = random, coef = plain(coef(fit)$subject), condsd = condsd(fit, "subject"),
+    list(random = random, coef = plain(coef(fit)$subject), condvar = condvar(fit, "subject"),
          sd = as.data.frame(VarCorr(fit))$sdcor)
   })
 )
@@ -65,7 +64,7 @@ whole <- glm(TICKS ~ 1, poisson, d)
 fit <- tight_glmer(TICKS ~ 1 + (1 | BROOD), d, poisson)
 result$grouseticks <- list(
   levels = I(kept), none = sapply(fits, coef), se = sapply(fits, function(f) sqrt(vcov(f)[1])), all_levels = I(levels(d$BROOD)),
-  complete = list(coef = coef(whole), se = sqrt(vcov(whole)[1])), partial = plain(coef(fit)$BROOD), condsd = condsd(fit, "BROOD"),
+  complete = list(coef = coef(whole), se = sqrt(vcov(whole)[1])), partial = plain(coef(fit)$BROOD), condvar = condvar(fit, "BROOD"),
   sd = as.data.frame(VarCorr(fit))$sdcor
 )
 

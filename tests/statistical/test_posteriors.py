@@ -168,8 +168,9 @@ CASES = (
 )
 FAST = CASES[:3]
 COLLAPSED = tuple(case for case in FAST if case.family == "gaussian")
+DIRECT = tuple(case for case in CASES if case.family != "gaussian")
 BY_SAMPLER = [("auto", case) for case in CASES] + [("nutpie", case) for case in CASES if case.family == "gaussian"]
-"""`auto` takes the collapsed sampler for the Gaussian ones: they are checked by both."""
+"""`auto` takes the collapsed sampler for the Gaussian ones: they are checked by both. Those of `DIRECT` are the direct sampler's."""
 
 
 def _model(case: Case, folder: Path) -> bl.Model:
@@ -226,6 +227,18 @@ def test_collapsed_posterior_is_the_exact_one(case: Case, reference_dir: Path) -
     distance = _distances(case, fit, reference_dir)
     assert distance["mean"].max() < 0.05, distance.sort_values("mean").tail(3)
     assert distance["sd"].max() < 0.05, distance.sort_values("sd").tail(3)
+
+
+@pytest.mark.sampling
+@pytest.mark.reference
+@pytest.mark.parametrize("case", DIRECT, ids=lambda case: case.name)
+def test_direct_posterior_is_the_exact_one(case: Case, reference_dir: Path) -> None:
+    # 4 x 4000 draws, nearly independent, against reference draws of which there are as many: 0.015 SD, of some dozens of parameters.
+    fit = bl.brm(_model(case, reference_dir), draws=4000, seed=20240204, sampler="direct")
+    _assert_mixed(fit)
+    distance = _distances(case, fit, reference_dir)
+    assert distance["mean"].max() < 0.06, distance.sort_values("mean").tail(3)
+    assert distance["sd"].max() < 0.06, distance.sort_values("sd").tail(3)
 
 
 @pytest.mark.slow

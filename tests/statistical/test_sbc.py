@@ -41,7 +41,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.sampling
 @pytest.mark.parametrize("place", range(len(STUDY.studies(Path()))), ids=[study.name for study in STUDY.studies(Path())])
-def test_ranks_lie_inside_the_band(place: int, state: Path) -> None:
+def test_ranks_lie_inside_the_band(place: int, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))  # where the workers find the study
     study = STUDY.studies(state)[place]
     STUDY.run(study, SETS, workers=2)
     records = study.records(SETS)
