@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeslmm.bayes.limits import Limits, first_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from bayeslmm.bayes.collapsed_density import Density, Evaluator
     from bayeslmm.bayes.samplers import Settings
@@ -31,19 +33,10 @@ _STEP = 1e-4
 
 def limit(model: Model) -> str | None:
     """Return why a model's random effects cannot be integrated out here, None where they can."""
-    from bayeslmm.bayes.collapsed_priors import FORMS
-
-    for reason, present in _LIMITS:
-        if present(model):
-            return reason
-    for row in model.prior_rows:
-        name = row.distribution.name
-        if name not in FORMS and name != ("lkj" if row.part == "cor" else "constant"):
-            return f"the prior {row.distribution} is not among those that it knows"
-    return None
+    return first_of(_LIMITS, model)
 
 
-_LIMITS: tuple[tuple[str, Callable[[Model], bool]], ...] = (
+_LIMITS: Limits = (
     ("the response is not Gaussian with identity link", lambda model: (model.family.name, model.link.name) != ("gaussian", "identity")),
     ("a further parameter has a predictor of its own", lambda model: bool(model.design.parameters)),
     ("residuals are correlated", lambda model: model.design.series is not None),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeslmm.bayes.limits import Limits, first_of
 from bayeslmm.bayes.nuts import nuts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from bayeslmm.bayes.direct_plan import Direct, Values
     from bayeslmm.bayes.samplers import Settings
@@ -26,16 +27,7 @@ type Array = np.ndarray
 
 def limit(model: Model) -> str | None:
     """Return why the kernel cannot do a model, None where it can."""
-    from bayeslmm.bayes.collapsed_priors import FORMS
-
-    for reason, present in _LIMITS:
-        if present(model):
-            return reason
-    for row in model.prior_rows:
-        name = row.distribution.name
-        if name not in FORMS and name != ("lkj" if row.part == "cor" else "constant"):
-            return f"the prior {row.distribution} is not among those that it knows"
-    return None
+    return first_of(_LIMITS, model)
 
 
 def _correlated_otherwise(model: Model) -> bool:
@@ -45,7 +37,7 @@ def _correlated_otherwise(model: Model) -> bool:
     return any(structure.correlated and not structure.linear and k > 1 for structure, k in structures)
 
 
-_LIMITS: tuple[tuple[str, Callable[[Model], bool]], ...] = (
+_LIMITS: Limits = (
     ("the family has no kernel", lambda model: model.family.kernel is None),
     ("the link has no kernel", lambda model: model.link.kernel is None),
     ("a further parameter has a predictor of its own", lambda model: bool(model.design.parameters)),
