@@ -206,7 +206,8 @@ def pooling(fit: Any, group: str | None = None, *, prob: float = 0.95) -> Poolin
     levels, expectations over what is unknown (Gelman & Pardoe), for a classical fit given its parameters.
 
     Intervals are of least squares (t), Wald's for maximum likelihood; of partial pooling by the joint error of coefficients and random
-    effects, given the variances; quantiles of a posterior. Correlated residuals are taken as independent in complete and no pooling.
+    effects, given the variances; quantiles of a posterior. Residuals count as independent, and in complete and
+    no pooling of normal responses as of one variance.
 
     Source: Gelman & Pardoe (2006), Technometrics 48(2), 241-251; Gelman & Hill (2007), Data Analysis Using Regression and
     Multilevel/Hierarchical Models, section 21.6; the figures after T. Mahr, Plotting partial pooling in mixed-effects models.

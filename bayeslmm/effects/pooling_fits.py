@@ -129,7 +129,8 @@ def determined(X: Array) -> Array:
     ([True, False], [False, False])
     """
     lengths = np.linalg.norm(X, axis=0)
-    _, size, rows = np.linalg.svd(X / np.where(lengths > 0.0, lengths, 1.0))
+    triangle = np.linalg.qr(X / np.where(lengths > 0.0, lengths, 1.0), mode="r")
+    _, size, rows = np.linalg.svd(triangle)
     rank = int(np.count_nonzero(size > _DEPENDENT * size.max(initial=0.0)))
     return np.asarray(np.linalg.norm(rows[rank:], axis=0) < _LOOSE)
 

@@ -89,14 +89,13 @@ def _plane(pooling: Pooling, terms: tuple[str, str], draws: int) -> Picture:
     complete = points[points["method"] == "complete"].iloc[0]
     look = LOOKS["complete"]
     if np.isfinite(complete["x"]) and np.isfinite(complete["y"]):
-        panel.plot(complete["x"], complete["y"], look.marker, ms=7, color=look.colour, mfc=look.colour, zorder=6)
+        panel.plot(complete["x"], complete["y"], look.marker, ms=9, color=look.colour, mfc="none", zorder=6)
     average = [_average(pooling, term) for term in terms]
     panel.plot(*([value] for value in average), "+", ms=10, mew=1.4, color=AVERAGE["color"], zorder=6)
     _names(panel, points, next(iter(pooling.fits)))
     panel.set_xlabel(terms[0])
     panel.set_ylabel(terms[1])
     handles = [handle(pooling, method, line=False, marker=True) for method in ("complete", "none", *pooling.fits)]
-    handles[0].set_markerfacecolor(look.colour)
     handles.append(_average_handle(pooling, marker="+", ls=""))
     figure.legend(handles=[*handles, *_contour_handles(pooling, draws)], loc="outside upper center", ncols=2)
     named = {"x": terms[0], "y": terms[1]}
@@ -175,10 +174,9 @@ def _names(panel: Axes, points: pd.DataFrame, method: str) -> None:
     for level in [*lost[:_NAMED], *moved.nlargest(_NAMED).index]:
         at = end if level in lost else start
         x, y = at.at[level, "x"], at.at[level, "y"]
-        label = f"{short(level)} (no own)" if level in lost else short(level)
-        panel.annotate(
-            label, (x, y), xytext=(5, -10) if level in lost else (5, 4), textcoords="offset points", fontsize=7.5, color="#444444", zorder=7
-        )
+        label = f"{short(level)} (no own estimate)" if level in lost else short(level)
+        place: Any = {"xytext": (-6, -3), "ha": "right"} if level in lost else {"xytext": (5, 4)}
+        panel.annotate(label, (x, y), textcoords="offset points", fontsize=7.5, color="#444444", zorder=7, **place)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- contours
