@@ -238,6 +238,10 @@ def pp_check(
 ) -> Picture:
     """Compare the response with replicates, responses simulated from a fit (posterior predictive checks).
 
+    Source: Gabry et al. (2019), J. R. Stat. Soc. A 182(2); rootograms: Kleiber & Zeileis (2016), Am. Stat. 70(3); the band by
+    Säilynoja, Bürkner & Vehtari (2022), Stat. Comput. 32, 32. LOO-PIT values of few rows depend on each other a little, which the
+    band leaves out.
+
     Parameters
     ----------
     fit
@@ -276,10 +280,6 @@ def pp_check(
     ------
     FitError
         The kind or an option is unknown, or the kind does not fit the response: the sentence says why.
-
-    Source: Gabry et al. (2019), J. R. Stat. Soc. A 182(2); rootograms: Kleiber & Zeileis (2016), Am. Stat. 70(3); the band:
-    Säilynoja, Bürkner & Vehtari (2022), Stat. Comput. 32, 32. LOO-PIT values of few rows depend on each other a little, which the
-    band leaves out.
 
     Examples
     --------
