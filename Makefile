@@ -32,7 +32,7 @@ demo: setup
 	$(BIN)/bayeslmm run models/sleepstudy
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

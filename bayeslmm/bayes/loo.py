@@ -145,11 +145,13 @@ def khat(fit: BayesFit) -> Array:
     FitError
         If the fit is no posterior.
     """
+    from bayeslmm.bayes.psis import khats, tail_length
+
     posterior_fit(fit, "khat")
     units, _, labels = _rows(fit.model)
-    efficiency, statistics = _efficiency(fit, True), _array_statistics()
-    parts = (values for _, values in _in_parts(fit, "conditional", units, len(labels)))
-    return np.concatenate([statistics.psislw(values.T, r_eff=efficiency)[1] for values in parts])
+    parts = [values for _, values in _in_parts(fit, "conditional", units, len(labels))]
+    tail = tail_length(len(parts[0]), _efficiency(fit, True))
+    return np.concatenate([khats(-np.ascontiguousarray(values.T), tail) for values in parts])
 
 
 def posterior_fit(fit: Any, verb: str) -> None:

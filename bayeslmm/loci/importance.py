@@ -7,10 +7,11 @@ import math
 import numba as nb
 import numpy as np
 
+from bayeslmm.bayes.psis import pareto_smooth, tail_length
 from bayeslmm.loci.marginal import Prior, Shape, log_posterior
 from bayeslmm.loci.random import normal, stream
 
-__all__ = ["pareto_smooth", "sample_importance"]
+__all__ = ["sample_importance"]
 
 type Array = np.ndarray
 
@@ -18,70 +19,6 @@ PROPOSAL_DF = 5
 """Degrees of freedom of the multivariate t that draws are proposed from: tails heavier than the posterior's."""
 _STREAM = 101
 """The part of a locus's key that this tier draws from; chains are 0, 1, ..."""
-
-
-@nb.njit(cache=True)
-def _generalised_pareto(x: Array) -> tuple[float, float]:
-    """Return k and sigma of a generalised Pareto distribution of sorted exceedances x (Zhang & Stephens 2009, as in PSIS)."""
-    n = x.shape[0]
-    m = 30 + int(math.sqrt(n))
-    quartile = x[(n + 2) // 4 - 1]
-    b = np.empty(m)
-    loglik = np.empty(m)
-    for i in range(m):
-        b[i] = (1.0 - math.sqrt(m / (i + 0.5))) / (3.0 * quartile) + 1.0 / x[n - 1]
-        k = 0.0
-        for j in range(n):
-            k += math.log1p(-b[i] * x[j])
-        k /= n
-        loglik[i] = n * (math.log(-b[i] / k) - k - 1.0)
-    largest = loglik.max()
-    total, mean = 0.0, 0.0
-    for i in range(m):
-        weight = math.exp(loglik[i] - largest)
-        total += weight
-        mean += weight * b[i]
-    mean /= total
-    k = 0.0
-    for j in range(n):
-        k += math.log1p(-mean * x[j])
-    k /= n
-    sigma = -k / mean
-    return (k * n + 5.0) / (n + 10.0), sigma
-
-
-@nb.njit(cache=True)
-def pareto_smooth(log_weights: Array) -> float:
-    """Smooth log weights (D,) in place, normalise them to sum to one, and return k-hat (infinite where it cannot be told).
-
-    Source: Vehtari, Simpson, Gelman, Yao & Gabry (2024), JMLR 25(72).
-    """
-    D = log_weights.shape[0]
-    largest = log_weights.max()
-    for i in range(D):
-        log_weights[i] -= largest
-    tail = math.ceil(min(0.2 * D, 3.0 * math.sqrt(D)))
-    k = math.inf
-    order = np.argsort(log_weights)
-    if tail > 4:
-        cut = max(log_weights[order[D - tail - 1]], math.log(2.3e-308))
-        exceedance = np.empty(tail)
-        for i in range(tail):
-            exceedance[i] = math.exp(log_weights[order[D - tail + i]]) - math.exp(cut)
-        if exceedance[0] > 0.0 and exceedance[tail - 1] - exceedance[0] > 1e-12 * exceedance[tail - 1]:
-            k, sigma = _generalised_pareto(exceedance)
-            for i in range(tail):
-                share = (i + 0.5) / tail
-                quantile = -sigma * math.log1p(-share) if abs(k) < 1e-12 else sigma * math.expm1(-k * math.log1p(-share)) / k
-                log_weights[order[D - tail + i]] = min(math.log(quantile + math.exp(cut)), 0.0)
-        elif exceedance[tail - 1] - exceedance[0] <= 1e-12 * max(exceedance[tail - 1], 1e-300):
-            k = -math.inf
-    total = 0.0
-    for i in range(D):
-        total += math.exp(log_weights[i])
-    for i in range(D):
-        log_weights[i] -= math.log(total)
-    return k
 
 
 @nb.njit(cache=True)
@@ -112,6 +49,7 @@ def sample_importance(
     modes = np.empty(shape.first.shape[0] - 1)
     eta, work = np.empty(shape.X.shape[0]), np.empty(d + d * d)
     z, chi = np.empty(d), np.empty(PROPOSAL_DF)
+    tail = tail_length(n_draws, 1.0)
     constant = math.lgamma(0.5 * (PROPOSAL_DF + d)) - math.lgamma(0.5 * PROPOSAL_DF) - 0.5 * d * math.log(PROPOSAL_DF * math.pi)
     for locus in range(L):
         state = stream(keys[locus], _STREAM)
@@ -145,7 +83,7 @@ def sample_importance(
         for i in range(n_draws):
             total += math.exp(weights[locus, i] - largest)
         evidence[locus] = largest + math.log(total / n_draws)
-        khat[locus] = pareto_smooth(weights[locus])
+        khat[locus] = pareto_smooth(weights[locus], tail)
         for i in range(n_draws):
             weights[locus, i] = math.exp(weights[locus, i])
     return draws, weights, khat, evidence

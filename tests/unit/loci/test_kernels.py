@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.integrate import quad
 from scipy.special import expit, gammaln, logsumexp
 
-from bayeslmm.loci.importance import pareto_smooth, sample_importance
+from bayeslmm.loci.importance import sample_importance
 from bayeslmm.loci.likelihood import BETA_BINOMIAL, BINOMIAL, rising, row, row_value
 from bayeslmm.loci.marginal import Prior, Shape, log_posterior, log_posterior_derivatives, log_prior, nodes
 from bayeslmm.loci.mode import CONVERGED, find_modes
@@ -226,17 +226,6 @@ def test_evidence_is_that_of_the_grid() -> None:
     theta, root, _, _ = find_modes(one.y[None], one.n[None], one.shape, one.prior)
     found = sample_importance(one.y[None], one.n[None], one.shape, one.prior, theta, root, keys(1, ["a"]), 20_000)[3]
     assert found[0] == pytest.approx(exact, abs=0.02)
-
-
-def test_pareto_smoothing_is_arvizs() -> None:
-    from arviz_stats.base import array_stats
-
-    for seed, df in ((1, 3), (2, 8), (3, 50)):
-        raw = np.random.default_rng(seed).standard_t(df, 200)
-        expected, k = array_stats.psislw(-raw)
-        smoothed = raw.copy()
-        assert pareto_smooth(smoothed) == pytest.approx(float(k), abs=1e-8)
-        assert smoothed == pytest.approx(expected, abs=1e-8)
 
 
 def test_streams_are_xoshiro_by_key() -> None:
