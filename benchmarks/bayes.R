@@ -18,7 +18,7 @@ if (peer == "brms") {
   linear <- a[5] == "gaussian"
   run <- if (linear) stan_lmer else function(...) stan_glmer(..., family = a[5])
   fit <- run(model, data = data, chains = n[1], warmup = n[3], iter = n[2] + n[3], cores = n[4], seed = 1, refresh = 0)
-  draws <- posterior::as_draws_array(fit)
+  draws <- posterior::as_draws_array(as.array(fit))
   stan <- fit$stanfit
 }
 seconds <- proc.time()[["elapsed"]] - start
