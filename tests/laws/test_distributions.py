@@ -110,7 +110,10 @@ def test_constant_and_lkj_have_no_density_on_the_line() -> None:
             log_density(parse_distribution(text), np.zeros(1))
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, kind) for kind in DISTRIBUTIONS.values() for name, _ in kind.bambi], ids=str)
+_IN_BAMBI = [(name, kind) for kind in DISTRIBUTIONS.values() for name, _ in kind.bambi]
+
+
+@pytest.mark.parametrize(("name", "kind"), _IN_BAMBI, ids=[name for name, _ in _IN_BAMBI])
 def test_bambis_priors_mean_the_same(name: str, kind: object) -> None:
     bambi = pytest.importorskip("bambi")
     arguments = next(arguments for their_name, arguments in kind.bambi if their_name == name)  # type: ignore[attr-defined]
