@@ -22,6 +22,7 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from scipy.special import logsumexp
 
+from bayeslmm.bayes.checks import array_stats
 from bayeslmm.errors import FitError, suggest
 
 __all__ = ["METHODS", "Bridge", "bridge"]
@@ -172,9 +173,7 @@ def _relative_variance(values: Array) -> float:
 
 def _effective(values: Array) -> float:
     """Return the effective number of draws (chains, draws) for a mean, by ArviZ; at most their number."""
-    import arviz_stats.base
-
     if values.shape[1] < 4 or not np.ptp(values) > 0.0:
         return float(values.size)
-    found = float(vars(arviz_stats.base)["array_stats"].ess(values, chain_axis=0, draw_axis=1, method="mean"))
+    found = float(array_stats().ess(values, chain_axis=0, draw_axis=1, method="mean"))
     return min(found, float(values.size)) if np.isfinite(found) else float(values.size)

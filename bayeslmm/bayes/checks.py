@@ -13,7 +13,18 @@ from bayeslmm.fit import Check, Diagnostics
 if TYPE_CHECKING:
     from bayeslmm.bayes.fit import BayesFit
 
-__all__ = ["CHECKS", "FIT_CHECKS", "Evidence", "convergence", "diagnose", "fit_checks", "gather", "quick_problem", "scalar_draws"]
+__all__ = [
+    "CHECKS",
+    "FIT_CHECKS",
+    "Evidence",
+    "array_stats",
+    "convergence",
+    "diagnose",
+    "fit_checks",
+    "gather",
+    "quick_problem",
+    "scalar_draws",
+]
 
 type Array = np.ndarray
 
@@ -76,15 +87,15 @@ def convergence(draws: Array) -> tuple[Array, Array, Array]:
 
     Source: Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021), Bayesian Analysis 16, as implemented by ArviZ.
     """
-    array_stats = _array_stats()
+    statistics = array_stats()
     shape = (len(draws),)
     rhat, bulk, tail = np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
     moving = _moving(draws)
     if np.any(moving):
         if draws.shape[1] > 1:
-            rhat[moving] = array_stats.rhat(draws[moving], chain_axis=1, draw_axis=2)
-        bulk[moving] = array_stats.ess(draws[moving], chain_axis=1, draw_axis=2, method="bulk")
-        tail[moving] = array_stats.ess(draws[moving], chain_axis=1, draw_axis=2, method="tail", prob=(0.05, 0.95))
+            rhat[moving] = statistics.rhat(draws[moving], chain_axis=1, draw_axis=2)
+        bulk[moving] = statistics.ess(draws[moving], chain_axis=1, draw_axis=2, method="bulk")
+        tail[moving] = statistics.ess(draws[moving], chain_axis=1, draw_axis=2, method="tail", prob=(0.05, 0.95))
     return rhat, bulk, tail
 
 
@@ -93,14 +104,14 @@ def monte_carlo_errors(draws: Array) -> tuple[Array, Array]:
 
     `draws`: (parameters, chains, draws); NaN where a parameter never moves. Source: as of `convergence`.
     """
-    array_stats = _array_stats()
+    statistics = array_stats()
     mean, end = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
     moving = _moving(draws)
     if np.any(moving):
         own = draws[moving]
         spread = own.std(axis=(1, 2), ddof=1)
-        mean[moving] = array_stats.mcse(own, chain_axis=1, draw_axis=2, method="mean") / spread
-        ends = [array_stats.mcse(own, chain_axis=1, draw_axis=2, method="quantile", prob=prob) for prob in (0.025, 0.975)]
+        mean[moving] = statistics.mcse(own, chain_axis=1, draw_axis=2, method="mean") / spread
+        ends = [statistics.mcse(own, chain_axis=1, draw_axis=2, method="quantile", prob=prob) for prob in (0.025, 0.975)]
         end[moving] = np.maximum(*ends) / spread
     return mean, end
 
@@ -112,7 +123,7 @@ def _moving(draws: Array) -> Array:
     return np.array([np.ptp(one) > 1e-12 * max(1.0, float(np.max(np.abs(one)))) and bool(np.all(np.isfinite(one))) for one in draws])
 
 
-def _array_stats() -> Any:
+def array_stats() -> Any:
     """Return ArviZ's statistics on arrays, which are not annotated."""
     import arviz_stats.base
 
@@ -230,7 +241,7 @@ def _ebfmi(evidence: Evidence) -> Check:
     if "energy" in evidence.stats:
         energy = evidence.stats["energy"].transpose("chain", "draw").values
         if np.all(np.isfinite(energy)) and energy.shape[1] > 2:
-            worst = float(np.min(_array_stats().bfmi(energy)))
+            worst = float(np.min(array_stats().bfmi(energy)))
     return Check(
         code="ebfmi",
         value=worst,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeslmm.bayes.checks import array_stats
 from bayeslmm.bayes.fit import BayesFit
 from bayeslmm.bayes.summary import quantities
 from bayeslmm.errors import FitError, suggest
@@ -180,19 +181,13 @@ def _pair(given: Any) -> tuple[float, float]:
     return low, high
 
 
-def _array_stats() -> Any:
-    import arviz_stats.base
-
-    return vars(arviz_stats.base)["array_stats"]
-
-
 def _equal_tailed(values: Array, prob: float) -> tuple[float, float]:
     lower, upper = np.quantile(values, [(1.0 - prob) / 2.0, (1.0 + prob) / 2.0])
     return float(lower), float(upper)
 
 
 def _shortest(values: Array, prob: float) -> tuple[float, float]:
-    lower, upper = _array_stats().hdi(values, prob)
+    lower, upper = array_stats().hdi(values, prob)
     return float(lower), float(upper)
 
 
@@ -209,5 +204,5 @@ def _mode(values: Array) -> float:
     core = values[(values >= lower) & (values <= upper)]
     if not np.ptp(core) > 0.0:
         return float(core[0])
-    grid, density, _ = _array_stats().kde(core, grid_len=_PRECISION)
+    grid, density, _ = array_stats().kde(core, grid_len=_PRECISION)
     return float(grid[int(np.argmax(density))])

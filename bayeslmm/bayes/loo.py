@@ -13,6 +13,7 @@ import numpy as np
 
 from bayeslmm.bayes import draws as arrays
 from bayeslmm.bayes import marginal
+from bayeslmm.bayes.checks import array_stats
 from bayeslmm.bayes.fit import BayesFit
 from bayeslmm.bayes.fit import log_likelihood as given_effects
 from bayeslmm.bayes.subset import on_rows
@@ -185,20 +186,13 @@ def _in_parts(fit: BayesFit, kind: str, units: Array, count: int) -> Iterator[tu
         yield some, arrays.log_likelihood(*on_rows(fit.model, draws, some)) if values is None else values[:, some]
 
 
-def _array_statistics() -> Any:
-    """Return ArviZ's statistics on arrays, which are not annotated."""
-    import arviz_stats.base
-
-    return vars(arviz_stats.base)["array_stats"]
-
-
 def _efficiency(fit: BayesFit, effects: bool) -> float:
     """Return the draws' effective number over their number, the mean over parameters, as `arviz.loo` has it."""
     posterior = fit.tree["posterior"].to_dataset()
     if posterior.sizes["chain"] == 1:
         return 1.0
     names = [name for name in posterior.data_vars if effects or not str(name).startswith("r_")]
-    statistics, found = _array_statistics(), []
+    statistics, found = array_stats(), []
     for name in names:
         values = posterior[name].transpose("chain", "draw", ...).values
         found.append(np.ravel(statistics.ess(values, chain_axis=0, draw_axis=1, method="mean")))

@@ -273,17 +273,24 @@ def _length(step: Array, x: Array) -> float:
 
 def _descent(hessian: Array, gradient: Array, free: Array) -> Array:
     """Return the Newton direction of the free parameters, with absolute eigenvalues of the Hessian, none of them tiny."""
+    return _direction(hessian, gradient, free, lambda sizes, largest: np.maximum(sizes, 1e-9 * largest))
+
+
+def _direction(hessian: Array, gradient: Array, free: Array, divisors: Callable[[Array, float], Array]) -> Array:
+    """Return the Newton direction of the free parameters; where the Hessian is not safely convex, along its eigenvectors.
+
+    `divisors` turns the eigenvalues' sizes, and the largest of them (at least 1e-6), into what slopes are divided by.
+    """
     direction = np.zeros_like(gradient)
     if not free.any():
         return direction
     inner = hessian if free.all() else hessian[np.ix_(free, free)]
     step = _where_convex(inner, gradient[free])
-    if step is not None:
-        direction[free] = step
-        return direction
-    values, vectors = np.linalg.eigh(inner)
-    sizes = np.maximum(np.abs(values), 1e-9 * max(float(np.max(np.abs(values))), 1e-6))
-    direction[free] = -vectors @ ((vectors.T @ gradient[free]) / sizes)
+    if step is None:
+        values, vectors = np.linalg.eigh(inner)
+        sizes = np.abs(values)
+        step = -vectors @ ((vectors.T @ gradient[free]) / divisors(sizes, max(float(np.max(sizes)), 1e-6)))
+    direction[free] = step
     return direction
 
 
@@ -411,19 +418,7 @@ def _beside(state: _State, i: int, h: float) -> tuple[float, Array] | None:
 
 def _regular_step(hessian: Array, gradient: Array, free: Array) -> Array:
     """Newton step of the free parameters, without the flat directions (generalised inverse)."""
-    direction = np.zeros_like(gradient)
-    if not free.any():
-        return direction
-    inner = hessian if free.all() else hessian[np.ix_(free, free)]
-    step = _where_convex(inner, gradient[free])
-    if step is not None:
-        direction[free] = step
-        return direction
-    values, vectors = np.linalg.eigh(inner)
-    steep = np.abs(values) > 1e-7 * max(float(np.max(np.abs(values))), 1e-6)
-    slopes = vectors.T @ gradient[free]
-    direction[free] = -vectors[:, steep] @ (slopes[steep] / np.abs(values[steep]))
-    return direction
+    return _direction(hessian, gradient, free, lambda sizes, largest: np.where(sizes > 1e-7 * largest, sizes, np.inf))
 
 
 def _newton_step(state: _State, direction: Array) -> bool:
